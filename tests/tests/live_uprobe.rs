@@ -2,7 +2,7 @@
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{Ctrace, RunningTrace, TestContainer, images, program, require_live};
@@ -185,6 +185,61 @@ fn stripped_functions_have_addresses() -> Result<()> {
     let trace = trace("functions-stripped", &[&pattern], &["recursion"])?;
     let call = |n: i64| json!([format!("0x{address}"), [n], "not asked"]);
     check(&trace, &[call(5), call(4), call(3), call(2), call(1)])
+}
+
+#[test]
+fn symbols_come_from_separate_debug_files() -> Result<()> {
+    require_live()?;
+    let directory = tempfile::tempdir()?;
+    let at = |name: &str| directory.path().join(name);
+    std::fs::copy(program("functions")?, at("seven"))?;
+    let run = |words: &[&str]| -> Result<()> {
+        let (name, arguments) = words.split_first().context("no command")?;
+        let status = Command::new(name).args(arguments).current_dir(&directory).status()?;
+        ensure!(status.success(), "{words:?}");
+        Ok(())
+    };
+    run(&["objcopy", "--only-keep-debug", "seven", "seven.debug"])?;
+    run(&["strip", "seven"])?;
+    run(&["objcopy", "--add-gnu-debuglink=seven.debug", "seven"])?;
+    run(&["objcopy", "-O", "binary", "--only-section=.note.gnu.build-id", "seven", "note"])?;
+    let (seven, output) = (at("seven"), at("out"));
+    let (seven, output) = (seven.to_str().context("path")?, output.to_str().context("path")?);
+    let pattern = ":factorial(int) -> int";
+    let command = ["uprobe", "-o", "json", "--output", output, pattern, "--", seven, "recursion"];
+    let trace = Ctrace::run_to_end(&command)?;
+    let records = std::fs::read_to_string(output)?;
+    let count = records.lines().filter(|line| line.contains(r#""function":"factorial""#)).count();
+    ensure!(count == 5, "{records}\n{}", trace.stderr);
+
+    // Nowhere: the message says where it was searched. Then in the container, by the build id alone.
+    std::fs::rename(at("seven.debug"), at("away"))?;
+    let trace = Ctrace::run_to_end(&["uprobe", pattern, "--", seven, "recursion"])?;
+    let searched = at(".debug/seven.debug");
+    ensure!(trace.stderr.contains(searched.to_str().context("path")?), "{}", trace.stderr);
+    let note = std::fs::read(at("note"))?;
+    let id: String =
+        note.get(16..).context("no build id")?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (first, rest) = id.split_at_checked(2).context("no build id")?;
+    let container = container("functions")?;
+    let debug = container.path(&format!("/usr/lib/debug/.build-id/{first}"));
+    std::fs::create_dir_all(&debug)?;
+    std::fs::copy(at("away"), debug.join(format!("{rest}.debug")))?;
+    std::fs::copy(at("seven"), container.path("/seven"))?;
+    let idle = container.exec_background(&["/seven", "idle"])?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while container.processes("seven")?.is_empty() {
+        ensure!(Instant::now() < deadline, "/seven does not start");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let arguments = ["uprobe", "-o", "json", "--container", container.name(), "seven:factorial(int) -> int"];
+    let ctrace = Ctrace::start(&arguments)?;
+    container.exec(&["/seven", "recursion"])?;
+    let trace = ctrace.finish()?;
+    drop(idle);
+    let results: Vec<Value> = calls(&trace)?.iter().filter_map(|call| call.get(2).cloned()).collect();
+    ensure!(results == [1, 2, 6, 24, 120].map(|result| json!(result)), "{results:?}\n{}", trace.stderr);
+    Ok(())
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod child;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,11 +18,11 @@ use crate::diagnose::{self, DiagnoseError};
 use crate::discovery::{self, Discovery, ProgramStart, SkipDetail, Versioned};
 use crate::enrich::{ProcessInfoCache, StackSymbolizer};
 use crate::error_chain;
-use crate::event::{StopReason, Summary};
+use crate::event::{Library, StopReason, Summary};
 use crate::output::{self, Destination, Tee};
 use crate::pipeline::{Executions, Pipeline, Setup, Site};
 use crate::plan::program_set::ProgramFamily;
-use crate::plan::{Hook, ObjectHooks, Plan};
+use crate::plan::{Hook, HookImplementation, ObjectHooks, Plan};
 use crate::probe::exec::ExecEvents;
 use crate::probe::{Probe, uprobe};
 use crate::proc::view::Blind;
@@ -571,8 +572,16 @@ fn attach(
 /// What the pipeline needs for each hook of an object, by site. All of its hooks are attached since a time of
 /// the kernel.
 fn sites(object: &ObjectHooks, complete_since: u64) -> impl Iterator<Item = (u32, Site)> {
+    let library = move |hook: &Hook| match hook.implementation.as_deref() {
+        Some(HookImplementation { name, version }) => Arc::new(Library {
+            implementation: Some(name.clone()),
+            version: version.clone(),
+            ..Library::clone(&object.library)
+        }),
+        None => Arc::clone(&object.library),
+    };
     let site = move |hook: &Hook| Site {
-        library: object.library.clone(),
+        library: library(hook),
         function: hook.function.clone(),
         callers: hook.call_sites.clone(),
         reading: hook.capture.clone(),

@@ -222,7 +222,7 @@ fn inspect_new(
     probe: &Probe,
 ) -> FileInspection {
     let begin = Instant::now();
-    let mut verdict = inspect(&file, probe);
+    let mut verdict = inspect(pid, &file, mounts, probe);
     if let (Verdict::Watched(found, _), Some(mapping)) = (&mut verdict, mapping) {
         verify_code::retain_unpatched(pid, mapping, &file, found);
     }
@@ -243,13 +243,17 @@ fn original(
     probe: &Probe,
 ) -> Option<CopyUpSource> {
     let (file, inode) = rootfs::before_copy_up(pid, file, mounts)?;
-    let verdict = cache.hooked(inode).is_none().then(|| inspect(&file, probe));
+    let verdict = cache.hooked(inode).is_none().then(|| inspect(pid, &file, mounts, probe));
     Some(CopyUpSource { file: Arc::new(file), inode, verdict })
 }
 
 /// Searches a file for functions to hook.
-fn inspect(file: &ForeignFile, probe: &Probe) -> Verdict {
-    let outcome = match parse(file, probe) {
+fn inspect(pid: u32, file: &ForeignFile, mounts: &Mounts, probe: &Probe) -> Verdict {
+    let with_debug_file = |object: Object| match probe.needs_debug_file(&object, file.name()) {
+        true => rootfs::with_debug_file(pid, file.name(), object, mounts),
+        false => object,
+    };
+    let outcome = match parse(file, probe).map(with_debug_file) {
         Ok(object) => match probe.hooks(&object, file.name()) {
             Ok(found) => {
                 let code = HookedCode::of(&object, file, &found);

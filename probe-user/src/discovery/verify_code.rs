@@ -133,6 +133,7 @@ mod tests {
             return_probe: ReturnProbe::None,
             return_reason: None,
             exits: Vec::new(),
+            implementation: None,
             semaphore: None,
             cookie_args: 0,
             call_sites: Vec::new(),

@@ -52,6 +52,7 @@ pub use file::rodata::Hit;
 pub use functions::eh_frame::{FunctionBounds, FunctionTable};
 pub use go::{Go, GoAbi, GoError, GoVersion};
 pub use linkage::Linkage;
+pub use symbols::debug_file::{DebugFile, DebugFileError, DebugSearch};
 pub use symbols::demangle::Language;
 pub use symbols::index::{Binding, Index, LocatedFunction};
 pub use symbols::names::Name;
@@ -63,6 +64,7 @@ pub use usdt::{Usdt, UsdtProbes, UsdtSite};
 use file::header::Segments;
 use file::reader::{FileRange, Reader};
 use file::{dynamic, header, note, relocation, rodata, section};
+use symbols::debug_file::DebugLink;
 use symbols::table;
 
 /// The offset in a file at which the kernel places a uprobe.
@@ -94,6 +96,8 @@ pub struct Object {
     /// The relocations of the PLT.
     plt: Option<FileRange>,
     build_id: Option<String>,
+    debug_link: Option<DebugLink>,
+    debug: DebugSearch,
     symbols: BTreeMap<String, Vec<Symbol>>,
     /// Slots of the global offset table that the loader fills with a wanted function of this object.
     slots: BTreeMap<u64, String>,
@@ -147,6 +151,8 @@ impl Object {
         let is_executable = segments.interpreter.is_some() && dynamic.soname.is_none();
         Ok(Self {
             build_id,
+            debug_link: sections.debug_link,
+            debug: DebugSearch::NotSearched,
             entry: header.entry(),
             is_fixed: header.is_fixed(),
             is_program: header.is_fixed() || dynamic.is_pie || is_executable,

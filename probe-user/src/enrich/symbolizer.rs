@@ -16,7 +16,7 @@ use crate::event::StackFrame;
 use crate::pipeline::Symbolizer;
 use crate::proc::Device;
 use crate::proc::maps::Mapping;
-use crate::rootfs::{self, ForeignFile};
+use crate::rootfs::{self, ForeignFile, Mounts};
 use crate::timeout::{BlockingReaders, ReadError};
 
 /// How long a file may take to be opened and read.
@@ -132,6 +132,7 @@ fn find(mappings: &[Mapping], address: u64) -> Option<(&Mapping, u64)> {
 fn symbolizer(pid: u32, mapping: &Mapping) -> Option<ObjectSymbolizer> {
     let file = ForeignFile::open_mapping(pid, mapping).ok()?;
     let object = Object::parse(file.file().ok()?, file.size, &SymbolFilter::default()).ok()?;
+    let object = rootfs::with_debug_file(pid, file.name(), object, &Mounts::default());
     ObjectSymbolizer::new(object).ok()
 }
 

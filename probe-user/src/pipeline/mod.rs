@@ -154,10 +154,12 @@ impl Pipeline {
         }
     }
 
-    /// Replaces the library info of these hooks, for example once the version is known.
+    /// Replaces the library info of these hooks, for example once the version is known. Those of another
+    /// library in the same file keep theirs.
     pub fn set_library(&mut self, sites: Range<u32>, library: &Arc<Library>) {
         for site in sites {
-            if let Some(site) = self.report.sites.get_mut(&site) {
+            let site = self.report.sites.get_mut(&site);
+            if let Some(site) = site.filter(|site| site.library.implementation == library.implementation) {
                 site.library = Arc::clone(library);
             }
         }

@@ -126,6 +126,9 @@ pub struct Hook {
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "offsets")]
     #[serde(rename = "ends")]
     pub exits: Vec<ExitSite>,
+    /// The TLS library that the function is of, if another one names the object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub implementation: Option<Arc<HookImplementation>>,
     /// The file offset of a USDT semaphore, which the kernel increments while the hook is attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub semaphore: Option<FileOffset>,
@@ -141,6 +144,15 @@ pub struct Hook {
     pub capture: Option<Arc<Capture>>,
 }
 
+/// One of several TLS libraries in one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HookImplementation {
+    /// Its name, such as `GnuTLS`.
+    pub name: String,
+    /// Its version.
+    pub version: Option<String>,
+}
+
 impl Hook {
     /// A hook of a public function, without the parts that only some hooks have.
     pub fn new(program: ProbeProgram, function: String, offset: FileOffset, cookie_args: u32) -> Self {
@@ -152,6 +164,7 @@ impl Hook {
             return_probe: ReturnProbe::None,
             return_reason: None,
             exits: Vec::new(),
+            implementation: None,
             semaphore: None,
             cookie_args,
             call_sites: Vec::new(),

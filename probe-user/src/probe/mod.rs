@@ -146,6 +146,14 @@ impl Probe {
         }
     }
 
+    /// Whether the separate debug file of an object at this path is worth reading.
+    pub fn needs_debug_file(&self, object: &Object, path: &Path) -> bool {
+        match self {
+            Self::Uprobe(uprobe) => uprobe.needs_symbols(object, path),
+            Self::Ssl(_) | Self::Exec(_) => false,
+        }
+    }
+
     /// The hooks of an object that was parsed with [`Probe::symbol_filter`]. `path` is its path in the
     /// container.
     pub fn hooks(&self, object: &Object, path: &Path) -> Result<ProbeMatch, NoHooks> {

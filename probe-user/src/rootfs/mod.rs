@@ -11,6 +11,7 @@
 //! itself provides.
 
 pub mod access_paths;
+mod debug_files;
 mod error;
 pub mod inode;
 mod mounts;
@@ -18,6 +19,7 @@ pub mod open;
 mod target_root;
 
 pub use crate::proc::maps::{Mapping, MapsError, Range, executable_mappings};
+pub use debug_files::with_debug_file;
 pub use error::OpenError;
 pub use inode::{RealInode, before_copy_up};
 pub use mounts::{MountView, Mounts};

@@ -32,7 +32,7 @@ const RULES: [Rule; 9] = [
 ];
 
 /// Crates that only one part of ctrace may name: each crate with its owners below `probe-user/src/`.
-const OWNERS: [(&str, &[&str]); 26] = [
+const OWNERS: [(&str, &[&str]); 27] = [
     ("aya", &["bpf"]),
     ("aya_log", &["bpf"]),
     ("aya_obj", &["bpf"]),
@@ -51,6 +51,7 @@ const OWNERS: [(&str, &[&str]); 26] = [
     ("tonic_prost", &["container/runtime"]),
     ("procfs", &["proc"]),
     ("aho_corasick", &["elf"]),
+    ("crc32fast", &["elf"]),
     ("gimli", &["elf"]),
     ("iced_x86", &["elf"]),
     ("object", &["elf"]),

@@ -116,6 +116,7 @@ fn own_function() -> Result<ObjectHooks, String> {
         return_probe: ReturnProbe::None,
         return_reason: None,
         exits: Vec::new(),
+        implementation: None,
         semaphore: None,
         capture: None,
     };

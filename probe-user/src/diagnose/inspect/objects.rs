@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::elf::{Object, Symbol};
+use crate::elf::{DebugSearch, Object, Symbol};
 use crate::error_chain;
 use crate::event::Library;
 use crate::plan::{Hook, ObjectHooks, Plan};
 use crate::probe::tls;
-use crate::rootfs::{ForeignFile, access_paths};
+use crate::rootfs::{self, ForeignFile, Mounts, access_paths};
 use crate::timeout::{timed_out_message, with_timeout};
 
 /// A file with TLS functions.
@@ -20,6 +20,9 @@ pub(super) struct ObjectFacts {
     pub(super) pids: Vec<u32>,
     /// The GNU build id.
     pub(super) build_id: Option<String>,
+    /// The separate file with the symbols that were stripped from it; absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) debug_file: Option<String>,
     /// The real file: the device and inode number in the file system that stores it.
     pub(super) inode: String,
     /// The size in bytes.
@@ -59,7 +62,7 @@ pub(super) async fn facts(plan: &Plan) -> Vec<ObjectFacts> {
 async fn of(object: &ObjectHooks) -> ObjectFacts {
     let file = Arc::clone(&object.file);
     let pid = object.pids.first().copied().unwrap_or_default();
-    let read = with_timeout(move || (access_paths::real_inode(pid, &file), read(&file))).await;
+    let read = with_timeout(move || (access_paths::real_inode(pid, &file), read(pid, &file))).await;
     let (inode, parsed) = match read {
         Some((inode, parsed)) => (inode.to_string(), parsed),
         None => (String::new(), Err(timed_out_message())),
@@ -72,6 +75,7 @@ async fn of(object: &ObjectHooks) -> ObjectFacts {
         library: Arc::clone(&object.library),
         pids: object.pids.clone(),
         build_id: parsed.build_id,
+        debug_file: parsed.debug_file,
         inode,
         size: object.file.size,
         deleted: object.file.is_deleted(),
@@ -84,10 +88,11 @@ async fn of(object: &ObjectHooks) -> ObjectFacts {
 #[derive(Default)]
 struct Parsed {
     build_id: Option<String>,
+    debug_file: Option<String>,
     symbols: Vec<ObjectFunction>,
 }
 
-fn read(file: &ForeignFile) -> Result<Parsed, String> {
+fn read(pid: u32, file: &ForeignFile) -> Result<Parsed, String> {
     let handle = file.file().map_err(|error| error.to_string())?;
     let object = Object::parse(handle, file.size, &tls::symbol_filter())
         .map_err(|error| error_chain::in_one_line(&error))?;
@@ -100,5 +105,11 @@ fn read(file: &ForeignFile) -> Result<Parsed, String> {
     let all = object.symbols().iter();
     let symbols =
         all.flat_map(|(name, list)| list.iter().map(move |symbol| function(name, symbol))).collect();
-    Ok(Parsed { build_id: object.build_id().map(str::to_owned), symbols })
+    let build_id = object.build_id().map(str::to_owned);
+    let object = rootfs::with_debug_file(pid, file.name(), object, &Mounts::default());
+    let debug_file = match object.debug_search() {
+        DebugSearch::Found(place, _) => Some(place.clone()),
+        DebugSearch::NotSearched | DebugSearch::Missing(_) => None,
+    };
+    Ok(Parsed { build_id, debug_file, symbols })
 }

@@ -235,6 +235,7 @@ mod tests {
             return_probe: ReturnProbe::None,
             return_reason: None,
             exits: Vec::new(),
+            implementation: None,
             semaphore: None,
             capture: None,
         }

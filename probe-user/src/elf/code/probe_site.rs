@@ -260,7 +260,7 @@ impl Object {
     /// The function part (such as `.cold`) that contains `address`.
     fn fragment(&self, index: &Index, address: VirtAddr) -> Option<(VirtAddr, u64)> {
         let found = index.at(address)?;
-        let function = index.function_at(self, found.address)?;
+        let function = index.function_at(found.address)?;
         (function.kind == FunctionKind::Fragment).then_some((found.address, found.size))
     }
 

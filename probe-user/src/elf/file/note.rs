@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::header::Segments;
-use super::reader::Reader;
+use super::reader::{FileRange, Reader};
 
 /// Size limit of a note segment in bytes: build id, ABI and property notes have less than 200.
 const MAX_NOTES: u64 = 64 * 1024;
@@ -15,15 +15,18 @@ const BUILD_ID: u32 = 3;
 
 /// The build id in hexadecimal. Unreadable notes are treated as missing, because nothing depends on them.
 pub(in crate::elf) fn build_id(reader: &Reader, segments: &Segments) -> Option<String> {
-    segments.notes.iter().take(16).find_map(|extent| {
-        let bytes = reader.bytes("a note", extent.head(MAX_NOTES), MAX_NOTES).ok()?;
-        let id = find(&bytes)?;
-        Some(id.iter().fold(String::new(), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        }))
-    })
+    segments.notes.iter().take(16).find_map(|extent| in_range(reader, *extent))
+}
+
+/// The build id in a range of notes.
+pub(in crate::elf) fn in_range(reader: &Reader, extent: FileRange) -> Option<String> {
+    let bytes = reader.bytes("a note", extent.head(MAX_NOTES), MAX_NOTES).ok()?;
+    let id = find(&bytes)?;
+    Some(id.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
 }
 
 fn find(mut notes: &[u8]) -> Option<&[u8]> {

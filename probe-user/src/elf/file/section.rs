@@ -7,10 +7,14 @@ use object::pod;
 use super::header::ElfHeader;
 use super::reader::{FileRange, Reader};
 use crate::elf::ObjectError;
+use crate::elf::symbols::debug_file::DebugLink;
 use crate::elf::symbols::table::SymbolTable;
 
 /// Limit of the sections: a linked file has a few dozen, and the 16-bit field of the header allows no more.
 const MAX_SECTIONS: u64 = 65536;
+
+/// Size limit of `.gnu_debuglink`, which is a file name and a checksum.
+const MAX_DEBUG_LINK: u64 = 4096;
 
 /// The sections that ctrace uses.
 #[derive(Debug, Default)]
@@ -25,6 +29,10 @@ pub(in crate::elf) struct Sections {
     pub frames: Option<(u64, FileRange)>,
     /// `.note.stapsdt`: the USDT probes of the program.
     pub probes: Vec<FileRange>,
+    /// `.gnu_debuglink`: the name of the separate debug file.
+    pub debug_link: Option<DebugLink>,
+    /// `.note.gnu.build-id`.
+    pub build_id: Option<FileRange>,
     /// The address of `.stapsdt.base`, to which the addresses of USDT probes are relative.
     pub probes_base: Option<u64>,
 }
@@ -72,6 +80,13 @@ impl Sections {
                     if is_constant(section) && has_name(reader, names, section, b".stapsdt.base")? =>
                 {
                     sections.probes_base = Some(section.sh_addr.get(LE));
+                }
+                elf::SHT_PROGBITS if has_name(reader, names, section, b".gnu_debuglink")? => {
+                    let bytes = reader.bytes("the name of the debug file", extent(section), MAX_DEBUG_LINK);
+                    sections.debug_link = bytes.ok().and_then(|bytes| DebugLink::parse(&bytes));
+                }
+                elf::SHT_NOTE if has_name(reader, names, section, b".note.gnu.build-id")? => {
+                    sections.build_id = Some(extent(section));
                 }
                 elf::SHT_NOTE if has_name(reader, names, section, b".note.stapsdt")? => {
                     sections.probes.push(extent(section));

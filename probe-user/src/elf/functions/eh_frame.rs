@@ -7,7 +7,8 @@
 //! JavaScript runtimes), `call_targets` finds more.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection as _};
 
@@ -113,6 +114,22 @@ impl FunctionTable<'_> {
             Some(found) => Ok(Some(found)),
             None => self.object.by_code(self.starts()?, address),
         }
+    }
+
+    /// The addresses at which functions begin, from the unwind tables only.
+    pub(in crate::elf) fn frame_starts(&self) -> Result<BTreeSet<u64>, ObjectError> {
+        let (table, entries) = match &self.source {
+            Source::List(list) => return Ok(list.iter().map(|frame| frame.address.0).collect()),
+            Source::Table(address, entries) => (*address, *entries),
+        };
+        let mut all = BTreeSet::new();
+        self.object.reader.chunks(WHAT, entries, (ENTRY, 0), |_, chunk| {
+            let (list, _) = chunk.as_chunks::<8>();
+            let starts = list.iter().map(|&[a, b, c, d, ..]| i32::from_le_bytes([a, b, c, d]));
+            all.extend(starts.map(|start| table.wrapping_add_signed(start.into())));
+            ControlFlow::<()>::Continue(())
+        })?;
+        Ok(all)
     }
 
     fn starts(&self) -> Result<&[Starts], ObjectError> {

@@ -79,15 +79,15 @@ fn open(bytes: &[u8]) -> (Object, Index) {
     (object, index)
 }
 
-fn one(object: &Object, index: &Index, requested: &str) -> ElfFunction {
-    let mut found = index.select(object, 10, |name| name.raw() == requested).unwrap();
+fn one(index: &Index, requested: &str) -> ElfFunction {
+    let mut found = index.select(10, |name| name.raw() == requested).unwrap();
     assert_eq!(found.len(), 1, "{requested}: {found:?}");
     found.remove(0)
 }
 
 /// Go's functions by name, which the pclntab and `.symtab` must agree on.
-fn functions(object: &Object, index: &Index) -> BTreeMap<VirtAddr, Vec<String>> {
-    let all = index.select(object, 100_000, |_| true).unwrap();
+fn functions(index: &Index) -> BTreeMap<VirtAddr, Vec<String>> {
+    let all = index.select(100_000, |_| true).unwrap();
     let go = all.into_iter().filter(|function| function.language == Language::Go);
     go.map(|function| {
         let mut names: Vec<_> = function.names.into_iter().map(|name| name.raw).collect();
@@ -103,8 +103,8 @@ fn a_stripped_program_has_the_functions_of_the_whole_one() {
         let (whole, whole_index) = open(&build(PROGRAM, flags));
         let (stripped, stripped_index) = open(&build(PROGRAM, &[flags, &["-ldflags=-s -w"]].concat()));
         assert!(whole.is_program() && stripped.is_program());
-        let expected = functions(&whole, &whole_index);
-        let found = functions(&stripped, &stripped_index);
+        let expected = functions(&whole_index);
+        let found = functions(&stripped_index);
         assert!(found.len() > 500);
         assert_eq!(found.len(), expected.len());
         for (address, names) in &found {
@@ -124,15 +124,15 @@ fn a_stripped_program_has_the_functions_of_the_whole_one() {
 }
 
 fn check_functions(object: &Object, index: &Index) {
-    let moved = one(object, index, "main.(*Point).Move");
+    let moved = one(index, "main.(*Point).Move");
     assert_eq!((moved.language, moved.go_abi), (Language::Go, Some(GoAbi::Registers)));
     let returns = object.returns(index, &moved).unwrap();
     assert_eq!((returns.sites.len(), returns.tail_jumps, returns.indirect_jumps), (2, 0, 0), "{moved:?}");
     assert!(matches!(object.return_probe(&moved), Err(NoReturn::Go)));
     assert_eq!(object.site(&moved).unwrap().1.offset, 0, "a leaf has no check of the stack");
-    let deep = one(object, index, "main.Deep");
+    let deep = one(index, "main.Deep");
     assert!(object.site(&deep).unwrap().1.offset > 0, "it begins again when the stack grows");
-    let found = one(object, index, "runtime.memclrNoHeapPointers");
+    let found = one(index, "runtime.memclrNoHeapPointers");
     assert!(matches!(found.go_abi, Some(GoAbi::Unknown | GoAbi::Stack)), "{found:?}");
 }
 
@@ -141,25 +141,25 @@ fn programs_with_c_in_them() {
     let (whole, whole_index) = open(&build(WITH_C, &[]));
     let (stripped, stripped_index) = open(&build(WITH_C, &["-ldflags=-s -w"]));
     for name in ["main.Twice", "main.main", "runtime.cgocall"] {
-        let expected = one(&whole, &whole_index, name);
-        let found = one(&stripped, &stripped_index, name);
+        let expected = one(&whole_index, name);
+        let found = one(&stripped_index, name);
         assert_eq!(found.go_abi, Some(GoAbi::Registers));
         assert_eq!(expected.address, found.address, "{name}");
         let sites = |object: &Object, index: &Index, function| object.returns(index, function).unwrap().sites;
         assert_eq!(sites(&whole, &whole_index, &expected), sites(&stripped, &stripped_index, &found));
     }
-    let c = whole_index.select(&whole, 10, |name| name.raw().ends_with("_Cfunc_twice")).unwrap();
+    let c = whole_index.select(10, |name| name.raw().ends_with("_Cfunc_twice")).unwrap();
     assert!(c.iter().any(|function| function.language == Language::C && function.go_abi.is_none()), "{c:?}");
     // A C library written in Go.
     let (library, index) = open(&build(WITH_C, &["-buildmode=c-shared", "-ldflags=-s -w"]));
     assert!(!library.is_program());
-    one(&library, &index, "main.Twice");
+    one(&index, "main.Twice");
 }
 
 #[test]
 fn most_functions_of_the_runtime_are_understood() {
     let (object, index) = open(&build(PROGRAM, &["-ldflags=-s -w"]));
-    let all = index.select(&object, 100_000, |_| true).unwrap();
+    let all = index.select(100_000, |_| true).unwrap();
     let refused: Vec<_> = all
         .iter()
         .filter(|function| function.size > 0)
@@ -206,7 +206,7 @@ fn damaged_tables_cost_little() {
         fs::write(file.path(), &bytes).unwrap();
         let Ok(object) = parse(file.path(), &SymbolFilter::default()) else { continue };
         let Ok(index) = object.index() else { continue };
-        if let Ok(found) = index.select(&object, 5000, |name| name.raw().starts_with("main.")) {
+        if let Ok(found) = index.select(5000, |name| name.raw().starts_with("main.")) {
             for function in found {
                 let _ = object.site(&function);
                 let _ = object.returns(&index, &function);

@@ -4,13 +4,16 @@
 //! [`super::names`] reads them on demand.
 #[cfg(test)]
 mod tests;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use object::LittleEndian as LE;
 use object::elf::{self, Sym64};
 use object::pod;
 use serde::Serialize;
 
+use super::debug_file::DebugSearch;
 use super::names::{Strings, SymbolTableKind};
 use super::table::{MAX_DYNAMIC_STRINGS, MAX_STRINGS, MAX_SYMBOLS, SymbolTable};
 use crate::elf::file::header::Segments;
@@ -96,9 +99,19 @@ impl Object {
         let segments = self.segments.executables().take(MAX_SEGMENTS);
         let segments = segments.map(|load| (load.address, load.address + load.extent.length)).collect();
         let mut index = Index { segments, ..Index::default() };
-        for table in &self.tables {
+        let own = self.tables.iter().map(|table| (&self.reader, table));
+        let separate = match &self.debug {
+            DebugSearch::Found(_, debug) => Some((&debug.reader, &debug.symbols)),
+            DebugSearch::NotSearched | DebugSearch::Missing(_) => None,
+        };
+        for (reader, table) in own.chain(separate) {
             let before = index.entries.len();
-            if let Err(error) = index.add_table(&self.reader, &self.segments, table) {
+            let added = index.add_table(reader, &self.segments, table);
+            let checked = added.and_then(|()| match Arc::ptr_eq(reader, &self.reader) {
+                true => Ok(()),
+                false => index.retain_framed(before, &self.framed_starts()?),
+            });
+            if let Err(error) = checked {
                 index.entries.truncate(before);
                 index.notes.push(format!("{} not used: {}", table.name(), error_chain::in_one_line(&error)));
             }
@@ -188,7 +201,11 @@ impl Index {
     fn add_go(&mut self, object: &Object) -> Result<(), GoError> {
         let Some(go) = object.go()? else { return Ok(()) };
         let functions = go.functions(object)?;
-        let source = self.source(Strings { extent: go.names(), origin: SymbolTableKind::Go })?;
+        let source = self.source(Strings {
+            reader: Arc::clone(&object.reader),
+            extent: go.names(),
+            origin: SymbolTableKind::Go,
+        })?;
         let space = MAX_FUNCTIONS.saturating_sub(self.entries.len());
         let is_code = |address| self.segments.iter().any(|(begin, end)| (*begin..*end).contains(&address));
         let entries =
@@ -207,7 +224,7 @@ impl Index {
 
     fn add_table(
         &mut self,
-        reader: &Reader,
+        reader: &Arc<Reader>,
         segments: &Segments,
         table: &SymbolTable,
     ) -> Result<(), ObjectError> {
@@ -223,7 +240,7 @@ impl Index {
         }
         reader.check("a string table", table.strings)?;
         let origin = if table.dynamic { SymbolTableKind::Dynamic } else { SymbolTableKind::Static };
-        let source = self.source(Strings { extent: table.strings, origin })?;
+        let source = self.source(Strings { reader: Arc::clone(reader), extent: table.strings, origin })?;
         let code: Vec<_> = segments.executables().take(MAX_SEGMENTS).collect();
         let overflow = reader.chunks(
             "a symbol table",
@@ -257,6 +274,27 @@ impl Index {
             Some(()) => Err(too_many()),
             None => Ok(()),
         }
+    }
+
+    /// Removes the entries from this one on that are not where the object's own unwind table has a function,
+    /// and limits their sizes: they are from another file.
+    fn retain_framed(&mut self, from: usize, starts: &BTreeSet<u64>) -> Result<(), ObjectError> {
+        let mut added = self.entries.split_off(from);
+        let count = added.len();
+        added.retain(|entry| starts.contains(&entry.address));
+        for entry in &mut added {
+            let next = starts.range(entry.address.saturating_add(1)..).next();
+            let space = next.map_or(u64::MAX, |next| next - entry.address);
+            entry.size = entry.size.min(u32::try_from(space).unwrap_or(u32::MAX));
+        }
+        if count > added.len() {
+            let more = count - added.len();
+            self.notes.push(format!(
+                "{more} functions of the debug file not used: the file itself does not show that they begin there"
+            ));
+        }
+        self.entries.append(&mut added);
+        Ok(())
     }
 
     pub(in crate::elf) fn source(&mut self, strings: Strings) -> Result<u8, ObjectError> {

@@ -5,6 +5,7 @@
 
 use std::cell::OnceCell;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::demangle::{Demangled, Language, demangle};
 use super::index::{Entry, Index};
@@ -21,8 +22,10 @@ const MAX_VISITED: u64 = 1 << 30;
 const FIRST: u64 = 256;
 
 /// A string table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::elf) struct Strings {
+    /// The file that contains it: the object's own, or that of its debug file.
+    pub reader: Arc<Reader>,
     pub extent: FileRange,
     pub origin: SymbolTableKind,
 }
@@ -100,7 +103,6 @@ impl Index {
     /// Visits the names of all entries. Entries that share one string are passed together.
     pub(in crate::elf) fn visit(
         &self,
-        reader: &Reader,
         mut visit: impl FnMut(&Name<'_>, &[u32]) -> ControlFlow<()>,
     ) -> Result<(), ObjectError> {
         let mut order: Vec<u32> = (0..u32::try_from(self.entries.len()).unwrap_or(u32::MAX)).collect();
@@ -113,7 +115,7 @@ impl Index {
                 group.first().and_then(source).and_then(|source| self.sources.get(usize::from(source)));
             let Some(strings) = strings else { continue };
             let mut rest = group;
-            let outcome = reader.chunks("names", strings.extent, (1, MAX_NAME), |at, chunk| {
+            let outcome = strings.reader.chunks("names", strings.extent, (1, MAX_NAME), |at, chunk| {
                 let is_last = at + chunk.len() as u64 >= strings.extent.length;
                 while let Some(first) = rest.first() {
                     let inside = place(first).map_or(0, |(_, offset)| u64::from(offset)).saturating_sub(at);
@@ -152,18 +154,13 @@ impl Index {
     }
 
     /// Reads one name and passes it to `use_`. None if it cannot be read or is not UTF-8.
-    pub(in crate::elf) fn with_name<T>(
-        &self,
-        reader: &Reader,
-        entry: &Entry,
-        use_: impl FnOnce(&Name<'_>) -> T,
-    ) -> Option<T> {
+    pub(in crate::elf) fn with_name<T>(&self, entry: &Entry, use_: impl FnOnce(&Name<'_>) -> T) -> Option<T> {
         let strings = self.sources.get(usize::from(entry.source))?;
         let rest = strings.extent.tail(u64::from(entry.name));
         [FIRST, MAX_NAME]
             .into_iter()
             .find_map(|length| {
-                let bytes = reader.bytes("a name", rest.head(length), length).ok()?;
+                let bytes = strings.reader.bytes("a name", rest.head(length), length).ok()?;
                 match text(&bytes, 0) {
                     Text::Whole(_) => Some(bytes),
                     Text::Cut | Text::TooLong => None,

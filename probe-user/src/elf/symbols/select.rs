@@ -13,7 +13,7 @@ use super::demangle::Language;
 use super::index::{Binding, Entry, Index, SymbolForm};
 use super::names::Name;
 use crate::elf::go::{Go, GoAbi};
-use crate::elf::{Object, ObjectError, VirtAddr};
+use crate::elf::{ObjectError, VirtAddr};
 
 /// How many names of one function are read.
 const MAX_ALIASES: usize = 32;
@@ -96,13 +96,12 @@ impl Index {
     /// More than `limit` functions are an error.
     pub fn select(
         &self,
-        object: &Object,
         limit: usize,
         mut matches: impl FnMut(&Name<'_>) -> bool,
     ) -> Result<Vec<ElfFunction>, ObjectError> {
         let mut requested: BTreeMap<VirtAddr, BTreeSet<FunctionName>> = BTreeMap::new();
         let mut overflow = false;
-        self.visit(&object.reader, |name, here| {
+        self.visit(|name, here| {
             if !matches(name) {
                 return ControlFlow::Continue(());
             }
@@ -122,17 +121,17 @@ impl Index {
             let (found, limit) = (requested.len() as u64, limit as u64);
             return Err(ObjectError::TooLarge { what: "the list of matching functions", found, limit });
         }
-        Ok(requested.into_iter().map(|(address, names)| self.function(object, address, names)).collect())
+        Ok(requested.into_iter().map(|(address, names)| self.function(address, names)).collect())
     }
 
     /// The function with its entry at `address`, with its names. None if no table names it.
-    pub fn function_at(&self, object: &Object, address: VirtAddr) -> Option<ElfFunction> {
+    pub fn function_at(&self, address: VirtAddr) -> Option<ElfFunction> {
         let found = !self.entries_at(address).is_empty();
-        found.then(|| self.function(object, address, BTreeSet::new()))
+        found.then(|| self.function(address, BTreeSet::new()))
     }
 
     /// Names similar to `requested`, the most similar first.
-    pub fn nearest(&self, object: &Object, requested: &str, count: usize) -> Vec<String> {
+    pub fn nearest(&self, requested: &str, count: usize) -> Vec<String> {
         if requested.len() > MAX_COMPARED_LENGTH {
             return Vec::new();
         }
@@ -140,7 +139,7 @@ impl Index {
         let (mut left, mut pairs) = (MAX_COMPARED, MAX_PAIRS);
         let requested = requested.to_lowercase();
         // A name that cannot be read could not be suggested either, so errors do not matter here.
-        let _ = self.visit(&object.reader, |name, _| {
+        let _ = self.visit(|name, _| {
             let text = name.demangled().map_or(name.raw(), |name| &name.path);
             if text.len().abs_diff(requested.len()) <= requested.len() / 2 + 2
                 && text.len() <= MAX_COMPARED_LENGTH
@@ -166,13 +165,13 @@ impl Index {
         names
     }
 
-    fn function(&self, object: &Object, address: VirtAddr, requested: BTreeSet<FunctionName>) -> ElfFunction {
+    fn function(&self, address: VirtAddr, requested: BTreeSet<FunctionName>) -> ElfFunction {
         let entries = self.entries_at(address);
         let mut others: Vec<(_, FunctionName)> = Vec::new();
         let mut languages = Vec::new();
         for entry in entries.iter().take(MAX_ALIASES * 4) {
             let read = |name: &Name<'_>| (name.language(), rank(entry, name), FunctionName::new(name));
-            let Some((language, rank, name)) = self.with_name(&object.reader, entry, read) else { continue };
+            let Some((language, rank, name)) = self.with_name(entry, read) else { continue };
             languages.push(language);
             let same = |other: &FunctionName| other.raw == name.raw;
             if !others.iter().any(|(_, other)| same(other)) && !requested.iter().any(same) {

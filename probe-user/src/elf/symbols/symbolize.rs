@@ -71,7 +71,7 @@ impl ObjectSymbolizer {
     }
 
     fn read(&self, entry: VirtAddr) -> Option<Arc<str>> {
-        let function = self.index.function_at(&self.object, entry);
+        let function = self.index.function_at(entry);
         let name = function.as_ref().map(|function| cut(function.shown())).filter(|name| !name.is_empty());
         let name: Option<Arc<str>> = name.map(Arc::from);
         self.names.borrow_mut().put(entry, name.clone());
@@ -102,8 +102,7 @@ mod tests {
         );
         let path = directory.path().join("fixture");
         let symbolizer = ObjectSymbolizer::new(parse(&path, &SymbolFilter::default()).unwrap()).unwrap();
-        let outer =
-            symbolizer.index().select(symbolizer.object(), 1, |name| name.is("outer")).unwrap().remove(0);
+        let outer = symbolizer.index().select(1, |name| name.is("outer")).unwrap().remove(0);
         for _ in 0..2 {
             let found = symbolizer.at(VirtAddr(outer.address.0 + 3)).unwrap();
             assert_eq!((&*found.function, found.offset), ("outer", 3));
@@ -126,7 +125,7 @@ mod tests {
         let name = "ctrace::elf::symbols::symbolize::tests::own_functions_have_names";
         let mine = symbolizer
             .index()
-            .select(symbolizer.object(), 1, |found| found.raw().contains("own_functions") && found.is(name))
+            .select(1, |found| found.raw().contains("own_functions") && found.is(name))
             .unwrap()
             .remove(0);
         assert_eq!(&*symbolizer.at(VirtAddr(mine.address.0 + 5)).unwrap().function, name);

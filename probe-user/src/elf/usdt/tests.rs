@@ -46,10 +46,7 @@ fn probes_of_a_program() {
         assert_eq!(at(done.offset.0), 0x90, "a nop");
         assert_eq!(object.address(done.offset), Some(done.address));
         let index = object.index().unwrap();
-        assert_eq!(
-            index.function_at(&object, index.at(done.address).unwrap().address).unwrap().shown(),
-            "handle"
-        );
+        assert_eq!(index.function_at(index.at(done.address).unwrap().address).unwrap().shown(), "handle");
         assert!(done.semaphore.is_some() && done.semaphore != found[1].sites[0].semaphore);
         let sizes: Vec<_> = done.arguments.iter().map(|argument| (argument.size, argument.signed)).collect();
         assert_eq!(sizes, [(2, true), (4, true), (4, true), (8, true)]);

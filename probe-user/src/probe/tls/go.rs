@@ -49,7 +49,7 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo
     }
     let index =
         object.index().inspect_err(|error| found.skipped.push(error_chain::in_one_line(error))).ok()?;
-    let selected = index.select(object, MAX_FUNCTIONS, |name| role(name.raw()).is_some());
+    let selected = index.select(MAX_FUNCTIONS, |name| role(name.raw()).is_some());
     let functions = selected.inspect_err(|error| found.skipped.push(error_chain::in_one_line(error))).ok()?;
     let has_tls = functions.iter().any(|function| matches!(role_of(function), Some(Role::Moves(_))));
     if !has_tls {

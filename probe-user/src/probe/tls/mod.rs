@@ -22,7 +22,9 @@ mod untraceable;
 pub mod version;
 
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use probe_common::{CallShape, Calls, IoDirection, LengthSource};
 
@@ -30,9 +32,9 @@ use super::{LibraryInfo, NoHooks, ProbeMatch, UnseenPart};
 use crate::elf::symbols::demangle::demangle;
 use crate::elf::{ElfFunction, ExitSite, Index, NoReturn, Object, Returns, SymbolFilter};
 use crate::error_chain;
-use crate::plan::ProbeProgram;
 use crate::plan::program_set::ConnectionRecords;
 use crate::plan::return_probe::ReturnPolicy;
+use crate::plan::{HookImplementation, ProbeProgram};
 
 use directions::DirectionCheck;
 use function_places::FunctionPlaces;
@@ -126,6 +128,7 @@ pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHook
     };
     let rows: Vec<&TlsLibrary> = LIBRARIES.iter().filter(defines).collect();
     let mut found = ProbeMatch::default();
+    let mut groups = HookGroups::default();
     for row in &rows {
         let check = DirectionCheck::begin(&found);
         add_row(object, row, watched, &mut found);
@@ -136,9 +139,12 @@ pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHook
         if row.functions.iter().any(|function| !object.functions(function.name).is_empty()) {
             check.end(row.name, &mut found);
         }
+        groups.end(&found, || Some(facts(object, row)));
     }
     let copies = prefixed::add(object, watched, &mut found);
+    groups.end(&found, || copies.clone());
     let crates = rustls::add(object, &mut found);
+    groups.end(&found, || crates.clone());
     // What an object names with symbols needs no signature.
     let is_named = |api: &str| {
         rows.iter().any(|row| row.name == api)
@@ -149,11 +155,16 @@ pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHook
         signature::locate(object, |api| !is_named(api), untraceable::needles());
     found.skipped.extend(failed);
     let untraceable = untraceable::find(object, &texts);
-    let signed = located.iter().map(|located| add_located(object, located, watched, &mut found));
-    let signed = signed.fold(None, |first: Option<LibraryInfo>, facts| first.or(Some(facts)));
-    let others = [copies, crates, go::add(object, &mut found), signed];
+    let mut signed = None;
+    for located in &located {
+        let facts = add_located(object, located, watched, &mut found);
+        groups.end(&found, || Some(facts.clone()));
+        signed = signed.or(Some(facts));
+    }
+    let of_go = go::add(object, &mut found);
+    groups.end(&found, || of_go.clone());
+    let others = [copies, crates, of_go, signed];
     let others = others.into_iter().flatten().next();
-    found.hooks.sort_by_key(|hook| hook.offset);
     // If several libraries are linked into one file, the first one names it.
     found.library = match (rows.first(), others) {
         (Some(row), _) => facts(object, row),
@@ -163,8 +174,39 @@ pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHook
         }
         (None, None) => LibraryInfo { name: object.soname().map(str::to_owned), ..LibraryInfo::default() },
     };
+    groups.name(&mut found);
+    found.hooks.sort_by_key(|hook| hook.offset);
     found.untraceable = untraceable;
     Ok(found)
+}
+
+/// Which hooks of an object belong to which of its TLS libraries.
+#[derive(Default)]
+struct HookGroups(Vec<(Range<usize>, Option<LibraryInfo>)>);
+
+impl HookGroups {
+    /// Ends a group with the hooks that were added since the one before. Its library is looked up only if
+    /// there are any.
+    fn end(&mut self, found: &ProbeMatch, library: impl FnOnce() -> Option<LibraryInfo>) {
+        let begin = self.0.last().map_or(0, |(range, _)| range.end);
+        if found.hooks.len() > begin {
+            self.0.push((begin..found.hooks.len(), library()));
+        }
+    }
+
+    /// Names the library of those hooks whose library is another one than the object is named after.
+    fn name(self, found: &mut ProbeMatch) {
+        for (range, library) in self.0 {
+            let Some(LibraryInfo { implementation: Some(name), version, .. }) = library else { continue };
+            if found.library.implementation.as_ref() == Some(&name) {
+                continue;
+            }
+            let implementation = Arc::new(HookImplementation { name, version });
+            for hook in found.hooks.get_mut(range).unwrap_or_default() {
+                hook.implementation = Some(Arc::clone(&implementation));
+            }
+        }
+    }
 }
 
 /// Adds the hooks of functions that were found by signature, if the confidence suffices.

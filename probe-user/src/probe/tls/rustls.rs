@@ -71,7 +71,7 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo
     }
     let index =
         object.index().inspect_err(|error| found.skipped.push(error_chain::in_one_line(error))).ok()?;
-    let selected = index.select(object, MAX_FUNCTIONS, |name| {
+    let selected = index.select(MAX_FUNCTIONS, |name| {
         PARTS.iter().any(|part| name.raw().contains(part))
             && name.demangled().is_some_and(|name| role(&name.path).is_some())
     });
@@ -124,7 +124,7 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo
 fn ends_beyond(object: &Object, index: &Index, function: &ElfFunction) -> Result<Vec<ExitSite>, String> {
     let returns = object.returns(index, function).map_err(|error| error_chain::in_one_line(&error))?;
     let [next] = returns.jumps_to.as_slice() else { return all_ends(Ok(returns)) };
-    let Some(next) = index.function_at(object, *next).filter(|found| found.address == *next) else {
+    let Some(next) = index.function_at(*next).filter(|found| found.address == *next) else {
         return all_ends(Ok(returns));
     };
     let rets = returns.sites.into_iter().map(|(_, offset)| ExitSite::ret(offset));

@@ -79,6 +79,19 @@ fn check_internal(found: &ProbeMatch, truth: &BTreeMap<String, FileOffset>) {
 }
 
 #[test]
+fn a_hook_has_the_library_that_its_function_is_of() {
+    const GNUTLS: &str =
+        "long gnutls_record_recv(void *s, void *b, unsigned long n) { return state + (long)n; }
+        long gnutls_record_send(void *s, void *b, unsigned long n) { return state - (long)n; }";
+    let both = compile(&format!("{BORINGSSL}{GNUTLS}"), &["-shared"]);
+    let found = hooks(&parse(&both.path().join("fixture"), &symbol_filter()).unwrap()).unwrap();
+    assert_eq!(found.library.implementation.as_deref(), Some("BoringSSL"));
+    let of = |function: &str| hook(&found, function).implementation.as_ref().map(|of| of.name.as_str());
+    assert_eq!([of("SSL_read"), of("SSL_write")], [None, None]);
+    assert_eq!([of("gnutls_record_recv"), of("gnutls_record_send")], [Some("GnuTLS"); 2]);
+}
+
+#[test]
 fn internal_functions_replace_public_ones_however_it_is_linked() {
     let executable = format!("{OPENSSL}\nint main(void) {{ return SSL_read(0, 0, 0); }}");
     let cases: &[(&str, &[&str])] = &[

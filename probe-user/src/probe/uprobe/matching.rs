@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::{Convention, Glob, MissingFunction, ObjectName, Pattern, PatternPlace, Uprobe, usdt};
 use crate::elf::{
-    ElfFunction, ExitSite, FileOffset, FunctionKind, FunctionTable, GoAbi, Index, Language, Name, Object,
-    ObjectError, Returns, VirtAddr,
+    DebugSearch, ElfFunction, ExitSite, FileOffset, FunctionKind, FunctionTable, GoAbi, Index, Language,
+    Name, Object, ObjectError, Returns, VirtAddr,
 };
 use crate::error_chain;
 use crate::plan::capture::Capture;
@@ -73,6 +73,12 @@ pub fn hooks(uprobe: &Uprobe, object: &Object, path: &Path) -> Result<ProbeMatch
     })
 }
 
+/// Whether a pattern names functions of an object by their symbols.
+pub(super) fn needs_symbols(uprobe: &Uprobe, object: &Object, path: &Path) -> bool {
+    let is_symbol = |pattern: &&Pattern| matches!(pattern.place, PatternPlace::Symbol(..));
+    uprobe.patterns.iter().filter(is_symbol).any(|pattern| is_meant(&pattern.object, object, path))
+}
+
 fn is_meant(name: &ObjectName, object: &Object, path: &Path) -> bool {
     let ObjectName::Named(name) = name else { return object.is_program() };
     if name.text().contains('/') {
@@ -104,7 +110,7 @@ impl Matching<'_> {
     fn pattern(&mut self, (number, pattern): (usize, &Pattern), index: &Index) {
         match &pattern.place {
             PatternPlace::Symbol(name, offset) => {
-                let selected = index.select(self.object, self.uprobe.max_probes, |found: &Name<'_>| {
+                let selected = index.select(self.uprobe.max_probes, |found: &Name<'_>| {
                     if !name.is_pattern() {
                         return found.is(name.text());
                     }
@@ -145,12 +151,16 @@ impl Matching<'_> {
         let function = (!name.is_pattern()).then(|| requested.to_owned());
         let reason = format!("no function `{requested}`");
         let similar = match &function {
-            Some(name) if !index.is_empty() => index.nearest(self.object, name, NEAREST),
+            Some(name) if !index.is_empty() => index.nearest(name, NEAREST),
             _ => Vec::new(),
         };
         let names_file = matches!(&pattern.object, ObjectName::Named(name) if !name.is_pattern());
         let is_stripped = index.is_empty();
-        MissingFunction { pattern: number, names_file, function, reason, similar, is_stripped }
+        let searched = match self.object.debug_search() {
+            DebugSearch::Missing(places) => places.clone(),
+            DebugSearch::NotSearched | DebugSearch::Found(..) => Vec::new(),
+        };
+        MissingFunction { pattern: number, names_file, function, reason, similar, is_stripped, searched }
     }
 
     fn function(
@@ -234,7 +244,7 @@ impl Matching<'_> {
             );
         }
         let is_rust = |name: &Name<'_>| name.is("rust_eh_personality");
-        let has_rust = || index.select(self.object, 1, is_rust).is_ok_and(|found| !found.is_empty());
+        let has_rust = || index.select(1, is_rust).is_ok_and(|found| !found.is_empty());
         if function.language == Language::C && has_rust() {
             tracing::warn!(
                 "{}: the file is partly written in Rust; if this function is, too, write rust_str for its &str, \
@@ -284,7 +294,7 @@ impl Matching<'_> {
 
     fn address(&mut self, (number, pattern): (usize, &Pattern), address: VirtAddr, index: &Index) {
         if let Some(found) = index.at(address)
-            && let Some(function) = index.function_at(self.object, found.address)
+            && let Some(function) = index.function_at(found.address)
         {
             return self.function(index, (number, pattern), &function, found.offset);
         }

@@ -15,6 +15,9 @@ pub struct MissingFunction {
     pub similar: Vec<String>,
     /// Whether the file has no names of functions.
     pub is_stripped: bool,
+    /// Where its separate debug file was searched, with the reason if a file there does not fit; empty if it
+    /// was found, or not needed.
+    pub searched: Vec<String>,
 }
 
 impl MissingFunction {
@@ -26,11 +29,24 @@ impl MissingFunction {
                 format!("{reason}; {other} defines it: write '{other}:{function}'")
             }
             (_, _, []) if self.is_stripped => format!(
-                "{reason}: the file has no symbols (it is stripped); write OBJECT:0xADDRESS to probe an address in it"
+                "{reason}: the file has no symbols (it is stripped){}; write OBJECT:0xADDRESS to probe an address in it",
+                self.debug_file()
             ),
-            (_, _, []) => reason.clone(),
-            (_, _, similar) => format!("{reason}; similar names: {}", similar.join(", ")),
+            (_, _, []) => format!("{reason}{}", self.debug_file()),
+            (_, _, similar) => {
+                format!("{reason}{}; similar names: {}", self.debug_file(), similar.join(", "))
+            }
         }
+    }
+}
+
+impl MissingFunction {
+    /// Where its separate debug file was searched.
+    fn debug_file(&self) -> String {
+        if self.searched.is_empty() {
+            return String::new();
+        }
+        format!(", and its separate debug file is not at {}", self.searched.join(", "))
     }
 }
 
@@ -47,11 +63,13 @@ mod tests {
             reason: "no function `curl_easy_perform`".to_owned(),
             similar: similar.iter().map(|name| (*name).to_owned()).collect(),
             is_stripped: similar.is_empty(),
+            searched: vec!["/x/p.debug".to_owned()],
         };
         let defined = "no function `curl_easy_perform`; libcurl.so.4 defines it: write \
                        'libcurl.so.4:curl_easy_perform'";
         assert_eq!(missing(&["curl_easy"]).message(Some("libcurl.so.4")), defined);
-        let similar = "no function `curl_easy_perform`; similar names: a, b";
+        let similar = "no function `curl_easy_perform`, and its separate debug file is not at /x/p.debug; \
+                       similar names: a, b";
         assert_eq!(missing(&["a", "b"]).message(None), similar);
         assert_eq!(missing(&[]).message(Some("libcurl.so.4")), defined);
         let stripped = missing(&[]).message(None);

@@ -11,6 +11,9 @@ mod usdt;
 use std::collections::BTreeSet;
 
 pub use crate::glob::Glob;
+use std::path::Path;
+
+use crate::elf::Object;
 use crate::plan::return_probe::ReturnPolicy;
 use crate::plan::value_type::Type;
 pub use matching::hooks;
@@ -81,6 +84,11 @@ impl Uprobe {
         let texts = self.patterns.iter().map(|pattern| &pattern.text);
         let texts = texts.chain(self.usdt.iter().map(|pattern| &pattern.text)).enumerate();
         texts.filter(|(index, _)| !matched.contains(index)).map(|(_, text)| text.clone()).collect()
+    }
+
+    /// Whether a pattern names functions of an object at this path, for which its separate debug file is read.
+    pub(super) fn needs_symbols(&self, object: &Object, path: &Path) -> bool {
+        matching::needs_symbols(self, object, path)
     }
 
     /// Whether a pattern needs the return of calls, and the type of the returned value.

@@ -426,7 +426,7 @@ fn check_library(path: &Path) -> (Tally, Vec<String>) {
     let table = object.frames().unwrap();
     let (file, frames) = (Disassembly::of(path), CallFrames::of(path));
     let (mut tally, mut wrong, mut random) = (Tally::default(), Vec::new(), Random(7));
-    for function in index.select(&object, 100_000, |_| true).unwrap() {
+    for function in index.select(100_000, |_| true).unwrap() {
         if function.kind != FunctionKind::Body || function.size == 0 || function.language != Language::C {
             continue;
         }

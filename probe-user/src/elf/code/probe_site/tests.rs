@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::{AmbiguousCode, NoReturn, SiteError, UnprobeableCode, special};
 use crate::elf::fixture::{compile, parse};
-use crate::elf::{ElfFunction, FunctionKind, Index, Object, ObjectError, SymbolFilter, VirtAddr};
+use crate::elf::{ElfFunction, FunctionKind, Index, ObjectError, SymbolFilter, VirtAddr};
 
-fn one(object: &Object, index: &Index, requested: &str) -> ElfFunction {
-    index.select(object, 10, |name| name.is(requested)).unwrap().remove(0)
+fn one(index: &Index, requested: &str) -> ElfFunction {
+    index.select(10, |name| name.is(requested)).unwrap().remove(0)
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn places_in_functions() {
     let directory = compile(source, &["-shared"]);
     let object = parse(&directory.path().join("fixture"), &SymbolFilter::default()).unwrap();
     let index = object.index().unwrap();
-    let f = one(&object, &index, "f");
+    let f = one(&index, "f");
     let entry = object.site(&f).unwrap();
     assert_eq!(object.address(entry.0), Some(f.address));
     assert!(entry.1.emulated);
@@ -38,10 +38,10 @@ fn places_in_functions() {
     assert_eq!((returns.sites.len(), returns.tail_jumps, returns.indirect_jumps), (1, 1, 0));
     assert_eq!(returns.sites.first().unwrap().0.0, f.address.0 + 11);
     object.return_probe(&f).unwrap();
-    let odd = one(&object, &index, "odd");
+    let odd = one(&index, "odd");
     assert!(matches!(object.returns(&index, &odd), Err(NoReturn::Unclear(AmbiguousCode::Overlap(3)))));
     assert!(matches!(object.site_at(&odd, 2), Err(SiteError::Unclear { .. })));
-    assert!(matches!(object.returns(&index, &one(&object, &index, "spin")), Err(NoReturn::Never)));
+    assert!(matches!(object.returns(&index, &one(&index, "spin")), Err(NoReturn::Never)));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn nops_that_the_kernel_replaces_are_left_alone() {
     let directory = compile(source, &["-shared"]);
     let object = parse(&directory.path().join("fixture"), &SymbolFilter::default()).unwrap();
     let index = object.index().unwrap();
-    let f = one(&object, &index, "f");
+    let f = one(&index, "f");
     assert_eq!(object.site(&f).unwrap().1.offset, 0, "at the entry nothing is in the red zone");
     assert!(matches!(object.site_at(&f, 9), Err(SiteError::Site(UnprobeableCode::RedZone(9)))));
     let address = |offset| VirtAddr(f.address.0 + offset);
@@ -71,9 +71,9 @@ fn cold_parts_belong_to_their_function() {
     let directory = compile(source, &["-shared", "-Wl,-Bsymbolic"]);
     let object = parse(&directory.path().join("fixture"), &SymbolFilter::default()).unwrap();
     let index = object.index().unwrap();
-    let returns = object.returns(&index, &one(&object, &index, "f")).unwrap();
+    let returns = object.returns(&index, &one(&index, "f")).unwrap();
     assert_eq!((returns.sites.len(), returns.tail_jumps), (2, 0));
-    let cold = one(&object, &index, "f.cold");
+    let cold = one(&index, "f.cold");
     assert!(matches!(object.return_probe(&cold), Err(NoReturn::Fragment)));
 }
 
@@ -88,9 +88,9 @@ fn absurd_functions_cost_little() {
     let object = parse(&directory.path().join("fixture"), &SymbolFilter::default()).unwrap();
     let index = object.index().unwrap();
     let begun = Instant::now();
-    let rets = object.returns(&index, &one(&object, &index, "rets"));
+    let rets = object.returns(&index, &one(&index, "rets"));
     assert!(matches!(rets, Err(NoReturn::Object(ObjectError::TooLarge { .. }))), "{rets:?}");
-    let jumps = object.returns(&index, &one(&object, &index, "jumps")).unwrap();
+    let jumps = object.returns(&index, &one(&index, "jumps")).unwrap();
     assert!(jumps.sites.is_empty() && jumps.tail_jumps > 100_000);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
@@ -99,15 +99,15 @@ fn absurd_functions_cost_little() {
 fn what_must_not_be_probed() {
     let directory = compile("int main(void) { return 0; }", &[]);
     let object = parse(&directory.path().join("fixture"), &SymbolFilter::default()).unwrap();
-    let start = object.index().unwrap().function_at(&object, object.entry()).unwrap();
+    let start = object.index().unwrap().function_at(object.entry()).unwrap();
     assert_eq!(start.shown(), "_start");
     assert!(matches!(object.return_probe(&start), Err(NoReturn::Start)));
     let libc = Path::new("/usr/lib/x86_64-linux-gnu/libc.so.6");
     let object = parse(libc, &SymbolFilter::default()).unwrap();
     let index = object.index().unwrap();
-    let refused = |name| object.return_probe(&one(&object, &index, name)).is_err();
+    let refused = |name| object.return_probe(&one(&index, name)).is_err();
     assert!(refused("__sigsetjmp") && refused("getcontext") && !refused("getaddrinfo"));
-    let resolver = index.select(&object, 10, |name| name.is("memcpy")).unwrap();
+    let resolver = index.select(10, |name| name.is("memcpy")).unwrap();
     let resolver = resolver.iter().find(|function| function.kind == FunctionKind::Resolver).unwrap();
     assert!(matches!(object.site(resolver), Err(SiteError::Resolver)));
     assert!(special("_Unwind_Resume").is_some() && special("main").is_none());
@@ -117,7 +117,7 @@ fn what_must_not_be_probed() {
 fn most_functions_of_libc_are_understood() {
     let object = parse(Path::new("/usr/lib/x86_64-linux-gnu/libc.so.6"), &SymbolFilter::default()).unwrap();
     let index = object.index().unwrap();
-    let functions = index.select(&object, 100_000, |_| true).unwrap();
+    let functions = index.select(100_000, |_| true).unwrap();
     let bodies: Vec<_> = functions.iter().filter(|function| function.kind == FunctionKind::Body).collect();
     let refused = bodies.iter().filter(|function| object.site(function).is_err()).count();
     assert!(refused < 5, "{refused} of {}", bodies.len());

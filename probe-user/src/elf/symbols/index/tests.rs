@@ -20,8 +20,8 @@ fn open(path: &str) -> (Object, Index) {
     (object, index)
 }
 
-fn named(object: &Object, index: &Index, requested: &str) -> Vec<ElfFunction> {
-    index.select(object, 100, |name: &Name<'_>| name.is(requested)).unwrap()
+fn named(index: &Index, requested: &str) -> Vec<ElfFunction> {
+    index.select(100, |name: &Name<'_>| name.is(requested)).unwrap()
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn functions_of_libc() {
     let (object, index) = open(LIBC);
     assert!(!object.is_program());
     assert!(index.len() > 2000);
-    let found = named(&object, &index, "getaddrinfo");
+    let found = named(&index, "getaddrinfo");
     let [function] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!(
         (function.shown(), function.kind, function.language),
@@ -37,34 +37,28 @@ fn functions_of_libc() {
     );
     assert!(function.size > 100 && function.is_sized && function.binding == Binding::Global);
     // The names of this function are merged: __libc_malloc, malloc.
-    let malloc = &named(&object, &index, "__libc_malloc")[0];
+    let malloc = &named(&index, "__libc_malloc")[0];
     assert!(malloc.names.iter().any(|name| name.raw == "malloc"), "{malloc:?}");
     assert_eq!(malloc.shown(), "__libc_malloc", "what was asked for comes first");
-    assert_eq!(index.function_at(&object, malloc.address).unwrap().shown(), "malloc");
-    assert_eq!(
-        named(&object, &index, "memcpy").iter().map(|found| found.kind).max(),
-        Some(FunctionKind::Resolver)
-    );
+    assert_eq!(index.function_at(malloc.address).unwrap().shown(), "malloc");
+    assert_eq!(named(&index, "memcpy").iter().map(|found| found.kind).max(), Some(FunctionKind::Resolver));
     let inside = index.at(VirtAddr(function.address.0 + 17)).unwrap();
     assert_eq!((inside.address, inside.offset), (function.address, 17));
     assert_eq!(index.at(VirtAddr(0)), None);
     assert_eq!(index.at(VirtAddr(u64::MAX)), None);
-    assert!(matches!(
-        index.select(&object, 100, |_| true),
-        Err(ObjectError::TooLarge { found: 101, limit: 100, .. })
-    ));
-    assert!(index.nearest(&object, "getadrinfo", 3).contains(&"getaddrinfo".to_owned()));
-    assert!(index.nearest(&object, "nothing_is_like_this_at_all", 3).is_empty());
+    assert!(matches!(index.select(100, |_| true), Err(ObjectError::TooLarge { found: 101, limit: 100, .. })));
+    assert!(index.nearest("getadrinfo", 3).contains(&"getaddrinfo".to_owned()));
+    assert!(index.nearest("nothing_is_like_this_at_all", 3).is_empty());
 }
 
 #[test]
 fn functions_of_cpp() {
-    let (object, index) = open(LIBSTDCXX);
-    let found = named(&object, &index, "std::ostream::flush");
+    let (_, index) = open(LIBSTDCXX);
+    let found = named(&index, "std::ostream::flush");
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].shown(), "std::ostream::flush()");
     assert_eq!(found[0].language, Language::Cpp);
-    assert_eq!(named(&object, &index, "_ZNSo5flushEv"), found);
+    assert_eq!(named(&index, "_ZNSo5flushEv"), found);
 }
 
 #[test]
@@ -76,8 +70,7 @@ fn functions_of_rust() {
     let begun = Instant::now();
     let index = object.index().unwrap();
     let mine = "ctrace::elf::symbols::index::tests::functions_of_rust";
-    let found =
-        index.select(&object, 10, |name| name.raw().contains("functions_of_rust") && name.is(mine)).unwrap();
+    let found = index.select(10, |name| name.raw().contains("functions_of_rust") && name.is(mine)).unwrap();
     let [function] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!((function.shown(), function.language), (mine, Language::Rust));
     assert_eq!(index.at(function.address).unwrap().size, function.size);
@@ -113,7 +106,7 @@ fn sizes_and_parts() {
     let directory = compile(source, &[]);
     let object = parse(&directory.path().join("fixture"), &SymbolFilter::default()).unwrap();
     let index = object.index().unwrap();
-    let one = |name| named(&object, &index, name).remove(0);
+    let one = |name| named(&index, name).remove(0);
     assert_eq!((one("bare").size, one("bare").is_sized), (2, false));
     assert_eq!((one("next").size, one("next").is_sized), (1, true));
     assert_eq!(one("next").binding, Binding::Local);
@@ -135,10 +128,10 @@ fn damaged_tables_cost_little() {
         }
         let Ok(object) = parse_bytes(&bytes, &SymbolFilter::default()) else { continue };
         let Ok(index) = object.index() else { continue };
-        if let Ok(found) = index.select(&object, 1000, |_| true) {
+        if let Ok(found) = index.select(1000, |_| true) {
             assert!(found.iter().all(|function| index.at(function.address).is_some() || function.size == 0));
         }
-        index.nearest(&object, "main", 3);
+        index.nearest("main", 3);
     }
     assert!(begun.elapsed() < Duration::from_secs(30));
 }
