@@ -86,7 +86,8 @@ impl Uprobe {
         texts.filter(|(index, _)| !matched.contains(index)).map(|(_, text)| text.clone()).collect()
     }
 
-    /// Whether a pattern names functions of an object at this path, for which its separate debug file is read.
+    /// Whether a pattern names functions of an object at this path, for which its separate debug file is
+    /// read.
     pub(super) fn needs_symbols(&self, object: &Object, path: &Path) -> bool {
         matching::needs_symbols(self, object, path)
     }
