@@ -306,7 +306,8 @@ impl DiscoveryWorker {
                 _ => Ok(()),
             },
             DiscoveryRequest::Code(pid) => {
-                if Proc::default().process(pid).is_some() {
+                let is_probed = self.discovery.code_of(pid) == ProcessCode::Probed;
+                if !is_probed && Proc::default().process(pid).is_some() {
                     self.process(pid, None).await?;
                 }
                 let code = self.discovery.code_of(pid);
