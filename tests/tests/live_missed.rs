@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 /// How long a trace may take to end after its target.
-const ENDING: Duration = Duration::from_secs(60);
+const ENDING: Duration = Duration::from_mins(1);
 
 /// Runs a script in a shell that ctrace follows, and returns the trace.
 fn trace_shell(options: &[&str], script: &str) -> Result<RunningTrace> {

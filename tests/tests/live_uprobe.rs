@@ -1,5 +1,6 @@
 //! Calls of functions: arguments, returns, counts, times, in several languages. Needs root, BPF and Docker.
 
+use std::fmt::Write as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -218,8 +219,10 @@ fn symbols_come_from_separate_debug_files() -> Result<()> {
     let searched = at(".debug/seven.debug");
     ensure!(trace.stderr.contains(searched.to_str().context("path")?), "{}", trace.stderr);
     let note = std::fs::read(at("note"))?;
-    let id: String =
-        note.get(16..).context("no build id")?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut id = String::new();
+    for byte in note.get(16..).context("no build id")? {
+        write!(id, "{byte:02x}")?;
+    }
     let (first, rest) = id.split_at_checked(2).context("no build id")?;
     let container = container("functions")?;
     let debug = container.path(&format!("/usr/lib/debug/.build-id/{first}"));

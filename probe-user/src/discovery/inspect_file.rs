@@ -249,9 +249,12 @@ fn original(
 
 /// Searches a file for functions to hook.
 fn inspect(pid: u32, file: &ForeignFile, mounts: &Mounts, probe: &Probe) -> Verdict {
-    let with_debug_file = |object: Object| match probe.needs_debug_file(&object, file.name()) {
-        true => rootfs::with_debug_file(pid, file.name(), object, mounts),
-        false => object,
+    let with_debug_file = |object: Object| {
+        if probe.needs_debug_file(&object, file.name()) {
+            rootfs::with_debug_file(pid, file.name(), object, mounts)
+        } else {
+            object
+        }
     };
     let outcome = match parse(file, probe).map(with_debug_file) {
         Ok(object) => match probe.hooks(&object, file.name()) {

@@ -202,7 +202,7 @@ impl Object {
             FunctionKind::Fragment => return Err(NoReturn::Fragment),
             FunctionKind::Body => {}
         }
-        self.returns_of((function.address, function.size), |exit| self.fragment(index, exit))
+        self.returns_of((function.address, function.size), |exit| fragment(index, exit))
     }
 
     /// The same for a function that no symbol names and that has only one part.
@@ -255,13 +255,6 @@ impl Object {
         }
         returns.sites.sort_unstable();
         Ok(returns)
-    }
-
-    /// The function part (such as `.cold`) that contains `address`.
-    fn fragment(&self, index: &Index, address: VirtAddr) -> Option<(VirtAddr, u64)> {
-        let found = index.at(address)?;
-        let function = index.function_at(found.address)?;
-        (function.kind == FunctionKind::Fragment).then_some((found.address, found.size))
     }
 
     /// Where to place a probe at the entry of a function that no symbol names.
@@ -328,6 +321,13 @@ fn special(name: &str) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// The function part (such as `.cold`) that contains `address`.
+fn fragment(index: &Index, address: VirtAddr) -> Option<(VirtAddr, u64)> {
+    let found = index.at(address)?;
+    let function = index.function_at(found.address)?;
+    (function.kind == FunctionKind::Fragment).then_some((found.address, found.size))
 }
 
 #[cfg(test)]

@@ -107,9 +107,11 @@ impl Object {
         for (reader, table) in own.chain(separate) {
             let before = index.entries.len();
             let added = index.add_table(reader, &self.segments, table);
-            let checked = added.and_then(|()| match Arc::ptr_eq(reader, &self.reader) {
-                true => Ok(()),
-                false => index.retain_framed(before, &self.framed_starts()?),
+            let checked = added.and_then(|()| {
+                if !Arc::ptr_eq(reader, &self.reader) {
+                    index.retain_framed(before, &self.framed_starts()?);
+                }
+                Ok(())
             });
             if let Err(error) = checked {
                 index.entries.truncate(before);
@@ -278,7 +280,7 @@ impl Index {
 
     /// Removes the entries from this one on that are not where the object's own unwind table has a function,
     /// and limits their sizes: they are from another file.
-    fn retain_framed(&mut self, from: usize, starts: &BTreeSet<u64>) -> Result<(), ObjectError> {
+    fn retain_framed(&mut self, from: usize, starts: &BTreeSet<u64>) {
         let mut added = self.entries.split_off(from);
         let count = added.len();
         added.retain(|entry| starts.contains(&entry.address));
@@ -294,7 +296,6 @@ impl Index {
             ));
         }
         self.entries.append(&mut added);
-        Ok(())
     }
 
     pub(in crate::elf) fn source(&mut self, strings: Strings) -> Result<u8, ObjectError> {

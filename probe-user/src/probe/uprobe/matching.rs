@@ -221,38 +221,13 @@ impl Matching<'_> {
             return Err("a return can only be traced from the entry of a function: leave out +OFFSET or ->"
                 .to_owned());
         }
-        self.check_texts(index, pattern, function)?;
+        check_texts(index, pattern, function)?;
         let reading = Capture::of_function(self.uprobe, &pattern.arguments, returned, convention)?;
         if returned.is_none() {
             return Ok(new_hook(ProbeProgram::Function, shown.to_owned(), place, reading));
         }
         let hook = new_hook(ProbeProgram::FunctionAndReturn, shown.to_owned(), place, reading);
         self.with_return(hook, index, function)
-    }
-
-    /// Refuses to read Rust's `&str`, which no NUL ends, as a text of C. A function with a name as in C may
-    /// be either, so that only a word is said about it.
-    fn check_texts(&self, index: &Index, pattern: &Pattern, function: &ElfFunction) -> Result<(), String> {
-        if !pattern.arguments.iter().chain(&pattern.returned).any(|kind| *kind == Type::Str) {
-            return Ok(());
-        }
-        if function.language == Language::Rust {
-            return Err(
-                "it is a function of Rust, whose strings do not end with a NUL as `str` does: write \
-                        rust_str for a &str, rust_string for a String, or ptr for the address of a C string"
-                    .to_owned(),
-            );
-        }
-        let is_rust = |name: &Name<'_>| name.is("rust_eh_personality");
-        let has_rust = || index.select(1, is_rust).is_ok_and(|found| !found.is_empty());
-        if function.language == Language::C && has_rust() {
-            tracing::warn!(
-                "{}: the file is partly written in Rust; if this function is, too, write rust_str for its &str, \
-                 because `str` reads up to the next NUL",
-                terminal::escaped(function.shown())
-            );
-        }
-        Ok(())
     }
 
     /// Adds to a hook how the return of its function is probed: at its exits, or by the kernel. The latter
@@ -339,6 +314,29 @@ pub(super) fn new_hook(program: ProbeProgram, shown: String, offset: FileOffset,
         capture: Some(Arc::new(reading)),
         ..Hook::new(program, shown, offset, 0)
     }
+}
+
+/// Refuses to read Rust's `&str`, which no NUL ends, as a text of C. A function with a name as in C may
+/// be either, so that only a word is said about it.
+fn check_texts(index: &Index, pattern: &Pattern, function: &ElfFunction) -> Result<(), String> {
+    if !pattern.arguments.iter().chain(&pattern.returned).any(|kind| *kind == Type::Str) {
+        return Ok(());
+    }
+    if function.language == Language::Rust {
+        return Err("it is a function of Rust, whose strings do not end with a NUL as `str` does: write \
+                    rust_str for a &str, rust_string for a String, or ptr for the address of a C string"
+            .to_owned());
+    }
+    let is_rust = |name: &Name<'_>| name.is("rust_eh_personality");
+    let has_rust = || index.select(1, is_rust).is_ok_and(|found| !found.is_empty());
+    if function.language == Language::C && has_rust() {
+        tracing::warn!(
+            "{}: the file is partly written in Rust; if this function is, too, write rust_str for its &str, \
+             because `str` reads up to the next NUL",
+            terminal::escaped(function.shown())
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]
