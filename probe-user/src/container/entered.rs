@@ -29,11 +29,19 @@ const ENTERED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Which mount namespace is which container's, by the containers' keys.
 #[derive(Debug)]
 pub(super) struct MountNamespaces {
-    owners: HashMap<NamespaceId, String>,
+    owners: HashMap<NamespaceId, NamespaceOwner>,
     /// The processes that were found in one. Their records may be handled after they have ended.
     entered: LruCache<u32, String>,
     /// When they may be read again.
     rereading: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct NamespaceOwner {
+    /// The container's key.
+    key: String,
+    /// Its first process.
+    first: u32,
 }
 
 impl Default for MountNamespaces {
@@ -49,9 +57,15 @@ impl MountNamespaces {
 
     /// The container whose mount namespace a process is in. Without one, the process has ended: then that in
     /// which it was found last.
-    pub(super) fn of_process(&mut self, pid: u32, namespace: Option<NamespaceId>) -> Option<String> {
+    pub(super) fn of_process(
+        &mut self,
+        proc: &Proc,
+        (pid, namespace): (u32, Option<NamespaceId>),
+    ) -> Option<String> {
         let Some(namespace) = namespace else { return self.entered.get(&pid).cloned() };
-        let owner = self.owners.get(&namespace).cloned();
+        // The kernel gives the number of a namespace that is gone to another one.
+        let is_still = |owner: &&NamespaceOwner| proc.mount_namespace(owner.first) == Some(namespace);
+        let owner = self.owners.get(&namespace).filter(is_still).map(|owner| owner.key.clone());
         match &owner {
             Some(owner) => self.entered.put(pid, owner.clone()),
             None => self.entered.pop(&pid),
@@ -64,7 +78,9 @@ impl MountNamespaces {
     }
 
     /// Replaces them by those of these containers, whose cgroups are given. The host's namespaces are
-    /// nobody's, even if a container's first process is in them.
+    /// nobody's, even if a container's first process is in them. Nor is a namespace in which the parent of the
+    /// first process is as well: a container that is being created is still in that of its runtime, which
+    /// need not be the host's.
     pub(super) fn reread<'a>(
         &mut self,
         proc: &Proc,
@@ -72,10 +88,13 @@ impl MountNamespaces {
         containers: impl Iterator<Item = (&'a str, &'a [Cgroup])>,
     ) {
         let begin = Instant::now();
-        let hosts = [1, proc.own()].map(|pid| proc.mount_namespace(pid));
+        let hosts = proc.host_mount_namespaces();
         let found = containers.filter_map(|(key, cgroups)| {
-            let namespace = proc.mount_namespace(first(proc, hierarchy, cgroups)?)?;
-            (!hosts.contains(&Some(namespace))).then(|| (namespace, key.to_owned()))
+            let first = first(proc, hierarchy, cgroups)?;
+            let (namespace, around) =
+                (proc.mount_namespace(first)?, proc.mount_namespace(proc.parent(first)?)?);
+            let is_its = namespace != around && !hosts.as_ref()?.contains(&namespace);
+            is_its.then(|| (namespace, NamespaceOwner { key: key.to_owned(), first }))
         });
         self.owners = found.collect();
         let now = Instant::now();

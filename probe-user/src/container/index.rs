@@ -300,7 +300,7 @@ impl ContainerIndex {
             return None;
         }
         let namespace = self.proc.mount_namespace(pid);
-        let key = self.lock().mounts.of_process(pid, namespace)?;
+        let key = self.lock().mounts.of_process(&self.proc, (pid, namespace))?;
         Some(self.get(&key))
     }
 
@@ -312,16 +312,16 @@ impl ContainerIndex {
     ) -> Option<String> {
         let hierarchy = self.hierarchy.as_ref()?;
         let namespace = self.proc.mount_namespace(pid)?;
-        if [self.proc.own(), 1].into_iter().any(|host| self.proc.mount_namespace(host) == Some(namespace)) {
+        if self.proc.host_mount_namespaces()?.contains(&namespace) {
             return None;
         }
         let mut state = self.lock();
-        let owner = state.mounts.of_process(pid, Some(namespace));
+        let owner = state.mounts.of_process(&self.proc, (pid, Some(namespace)));
         if owner.is_some() || !state.mounts.may_reread() {
             return owner;
         }
         state.mounts.reread(&self.proc, hierarchy, containers);
-        state.mounts.of_process(pid, Some(namespace))
+        state.mounts.of_process(&self.proc, (pid, Some(namespace)))
     }
 }
 

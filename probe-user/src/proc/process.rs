@@ -25,6 +25,9 @@ const EXITING: u32 = 0x0000_0004;
 /// `PF_KTHREAD` of linux/sched.h.
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
+/// The first process, and the parent of the kernel's threads.
+const HOST: [u32; 2] = [1, 2];
+
 /// A process, identified by pid and start time. A pid alone may be reused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessId {
@@ -199,6 +202,17 @@ impl Proc {
     /// Its mount namespace.
     pub fn mount_namespace(&self, pid: u32) -> Option<NamespaceId> {
         self.namespace(pid, "ns/mnt")
+    }
+
+    /// The mount namespaces that are the host's: that of its first process, that of the kernel's threads, and
+    /// ctrace's own. None if it is not known, because neither of the first two can be read.
+    pub fn host_mount_namespaces(&self) -> Option<Vec<NamespaceId>> {
+        let mut found: Vec<_> = HOST.into_iter().filter_map(|pid| self.mount_namespace(pid)).collect();
+        if found.is_empty() {
+            return None;
+        }
+        found.extend(self.mount_namespace(self.own));
+        Some(found)
     }
 
     fn namespace(&self, pid: u32, name: &str) -> Option<NamespaceId> {
