@@ -78,8 +78,8 @@ impl MountNamespaces {
     }
 
     /// Replaces them by those of these containers, whose cgroups are given. The host's namespaces are
-    /// nobody's, even if a container's first process is in them. Nor is a namespace in which the parent of the
-    /// first process is as well: a container that is being created is still in that of its runtime, which
+    /// nobody's, even if a container's first process is in them. Nor is a namespace in which the parent of
+    /// the first process is as well: a container that is being created is still in that of its runtime, which
     /// need not be the host's.
     pub(super) fn reread<'a>(
         &mut self,
