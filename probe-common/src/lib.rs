@@ -44,7 +44,7 @@ pub use shape::{
 pub use signal::{KIND_SIGNAL, SIGILL, SIGNAL_CODE, SIGNAL_ENDS, SIGTRAP, SignalRecord};
 pub use socket::{
     ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, KIND_SOCKET, RecordHeader, SOCKET_CLIENT,
-    SOCKET_GUESSED, SOCKET_SERVER, SocketFields, SocketRecord,
+    SOCKET_FROM_START, SOCKET_GUESSED, SOCKET_SERVER, SocketFields, SocketRecord,
 };
 pub use unattributed::{
     KIND_UNATTRIBUTED, UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TRANSFERS, UnattributedRecord,

@@ -20,6 +20,15 @@ pub struct SocketRecord {
     pub connection: u64,
     /// Identifies the socket, even if a later one has the same address in memory.
     pub socket: u64,
+    /// The handle of the connection; see [`crate::ConnectionKey::handle`]. After a fork, several processes
+    /// have a connection with the same handle and socket.
+    pub handle: u64,
+    /// Number of calls so far; see [`crate::ConnectionState::calls`], also for the two fields below.
+    pub calls: u64,
+    /// Bytes received so far.
+    pub received: u64,
+    /// Bytes sent so far.
+    pub transmitted: u64,
     /// `SOCKET_` bits.
     pub flags: u32,
     /// The address family: an `AF_` constant of Linux' `sys/socket.h`.
@@ -44,7 +53,7 @@ pub struct SocketRecord {
     pub peer: [u8; ADDRESS_BYTES],
 }
 
-const _: () = assert!(size_of::<SocketRecord>() == 88 + 2 * ADDRESS_BYTES);
+const _: () = assert!(size_of::<SocketRecord>() == 120 + 2 * ADDRESS_BYTES);
 
 /// [`SocketRecord::flags`]: the socket was not seen within a call of the connection but after it, by a TLS
 /// record of matching length.
@@ -53,6 +62,8 @@ pub const SOCKET_GUESSED: u32 = 1 << 0;
 pub const SOCKET_CLIENT: u32 = 1 << 1;
 /// [`SocketRecord::flags`]: the process is the server: it answered the first handshake message.
 pub const SOCKET_SERVER: u32 = 1 << 2;
+/// [`SocketRecord::flags`]: the connection was traced from its creation on.
+pub const SOCKET_FROM_START: u32 = 1 << 3;
 
 /// `AF_UNIX`.
 pub const FAMILY_UNIX: u16 = 1;

@@ -150,6 +150,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "bench-floor", source: Some("bench-floor.c"), needs: &[], flags: &[] },
     Recipe { name: "bench-tls", source: Some("bench-tls.c"), needs: &[], flags: SHARED },
     Recipe { name: "containers", source: Some("containers.c"), needs: &[], flags: &["-static"] },
+    Recipe { name: "tls-fork", source: Some("tls-fork.c"), needs: &[], flags: SHARED },
     Recipe { name: "prefork", source: Some("prefork.c"), needs: &[], flags: SHARED },
     Recipe { name: "tls-server", source: Some("tls-server.c"), needs: &[], flags: SHARED },
     Recipe { name: "tls-client", source: Some("tls-client.c"), needs: &[], flags: SHARED },

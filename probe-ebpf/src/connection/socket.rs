@@ -6,9 +6,9 @@
 
 use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
 use probe_common::{
-    CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, IoDirection, KIND_SOCKET, NO_SITE, OpenCall,
-    RecordHeader, SERVER_HELLO, SOCKET_CLIENT, SOCKET_CONFIRMED, SOCKET_ESTABLISHED, SOCKET_GUESSED,
-    SOCKET_SERVER, SocketConnection,
+    CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, FLAG_FROM_START, IoDirection, KIND_SOCKET,
+    NO_SITE, OpenCall, RecordHeader, SERVER_HELLO, SOCKET_CLIENT, SOCKET_CONFIRMED, SOCKET_ESTABLISHED,
+    SOCKET_FROM_START, SOCKET_GUESSED, SOCKET_SERVER, SocketConnection,
 };
 
 use super::{
@@ -225,11 +225,16 @@ fn report(transfer: &SocketTransfer, current: Current, owner: &Owner) -> Option<
             _ => 0,
         };
     }
+    if state.flags & u64::from(FLAG_FROM_START) != 0 {
+        flags |= SOCKET_FROM_START;
+    }
     let Some(mut entry) = emit::socket() else { return Some(()) };
     let record = mem::slot(&mut entry);
     record.header = emit::header(KIND_SOCKET, current);
     record.connection = state.id;
     record.socket = transfer.socket;
+    record.handle = owner.key.handle;
+    (record.calls, record.received, record.transmitted) = (state.calls, state.received, state.transmitted);
     record.flags = flags;
     socket_address::describe(record, transfer.sock);
     bind_socket(&owner.key, transfer.sock, transfer.socket, record.protocol);

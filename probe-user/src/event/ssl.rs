@@ -88,6 +88,16 @@ impl Traffic {
             transmitted: self.transmitted.max(other.transmitted),
         }
     }
+
+    /// The sum of two counts.
+    #[must_use]
+    pub fn sum(self, other: Self) -> Self {
+        Self {
+            calls: self.calls.saturating_add(other.calls),
+            received: self.received.saturating_add(other.received),
+            transmitted: self.transmitted.saturating_add(other.transmitted),
+        }
+    }
 }
 
 /// How a connection has ended, or how that is known.

@@ -14,8 +14,7 @@ use super::uprobe::calls::FunctionEmitter;
 use crate::clock::Clock;
 use crate::event::Output;
 use crate::event::{
-    ArgList, Body, CallPosition, Connection, Context, Direction, Exec, Plaintext, ProcessContext, Record,
-    Ssl, Thread,
+    ArgList, Body, Connection, Context, Direction, Exec, Plaintext, ProcessContext, Record, Ssl, Thread,
 };
 
 /// The end of the pipeline, which all of its records pass.
@@ -101,7 +100,8 @@ impl Emitter {
         let has = |flag| call.flags & flag != 0;
         let mut context = self.context(&call.header, origin);
         // The number is 0 if the kernel's table of connections was full.
-        if call.connection != 0 {
+        let position = (call.connection != 0).then(|| self.connections.position(call));
+        if position.is_some() {
             let (id, from_start) = (call.connection, has(FLAG_FROM_START));
             let connection = Connection { id, from_start, partial_attach: false, socket: None, tls: None };
             context.connection = Some(self.connections.describe(connection));
@@ -110,8 +110,7 @@ impl Emitter {
             library: Cow::Borrowed(&site.library),
             function: Cow::Borrowed(site.function(call.caller)),
             direction: if has(FLAG_TRANSMIT) { Direction::Transmit } else { Direction::Receive },
-            position: (call.connection != 0)
-                .then_some(CallPosition { call: call.number, stream_offset: call.stream_offset }),
+            position,
             length: call.length,
             captured: call.captured,
             offset,

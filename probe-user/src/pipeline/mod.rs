@@ -192,8 +192,10 @@ impl Pipeline {
             DataRecord::Forked(head) => self.execution(|execs, report| execs.forked(head, info, report)),
             DataRecord::Socket(socket) => {
                 self.unattributed.used(socket.socket);
-                self.report.connections.socket(socket, info);
-                Ok(())
+                match self.report.connections.socket(socket, info) {
+                    Some(whole) => self.joined(socket.connection, whole),
+                    None => Ok(()),
+                }
             }
             DataRecord::Hello { head, data } => {
                 if let Some(hello) = self.report.connections.hello(head, data) {

@@ -41,11 +41,26 @@ pub(in crate::pipeline) struct ConnectionLifecycles {
     ended: LruCache<u64, ()>,
     /// Connections closed in this way whose records were not emitted yet, with the reason and the time.
     pending_close: Vec<(ConnectionLifecycle, CloseReason, u64)>,
+    /// The connections that several processes use, by id.
+    shared: HashMap<u64, SharedLifecycle>,
+}
+
+/// A connection that several processes use after a fork. It is closed with the last of its parts.
+#[derive(Debug, Default)]
+struct SharedLifecycle {
+    /// The ids of the parts that are live.
+    parts: BTreeSet<u64>,
+    /// The part that opened it, once that is closed.
+    opener: Option<ConnectionLifecycle>,
+    /// What the closed parts have transferred.
+    traffic: Traffic,
 }
 
 #[derive(Debug)]
 pub(in crate::pipeline) struct ConnectionLifecycle {
     id: u64,
+    /// The id of the connection that this is a part of: its own, unless several processes use it.
+    whole: u64,
     key: ConnectionKey,
     origin: Arc<ProcessContext>,
     thread: Thread,
@@ -62,6 +77,7 @@ impl ConnectionLifecycle {
     fn new(id: u64, key: ConnectionKey, header: &Header, origin: Arc<ProcessContext>) -> Self {
         Self {
             id,
+            whole: id,
             key,
             origin,
             thread: Thread { id: header.tid, comm: header.comm },
@@ -82,7 +98,50 @@ impl ConnectionLifecycles {
             waiting: VecDeque::new(),
             ended: LruCache::sparse(CONNECTIONS),
             pending_close: Vec::new(),
+            shared: HashMap::new(),
         }
+    }
+
+    /// Makes a connection a part of another one. Returns that, if its open record is to be emitted now.
+    fn join(&mut self, part: u64, whole: u64) -> Option<&ConnectionLifecycle> {
+        let open_emitted = self.live.contains(&whole) || self.shared.contains_key(&whole);
+        let lifetime = self.live.peek_mut(&part)?;
+        lifetime.whole = whole;
+        // If the other process has closed it already, this one opens it again.
+        lifetime.open_emitted |= open_emitted;
+        let parts = &mut self.shared.entry(whole).or_default().parts;
+        parts.insert(part);
+        let first = self.live.peek_mut(&whole)?;
+        parts.insert(whole);
+        (!std::mem::replace(&mut first.open_emitted, true)).then_some(first)
+    }
+
+    /// Removes a part that was closed. Returns the connection, if that was the last part.
+    fn close_part(&mut self, part: ConnectionLifecycle) -> Option<ConnectionLifecycle> {
+        let Some(shared) = self.shared.get_mut(&part.whole) else { return Some(part) };
+        let whole = part.whole;
+        shared.parts.remove(&part.id);
+        shared.traffic = shared.traffic.sum(part.traffic);
+        if part.id == whole || shared.opener.is_none() {
+            shared.opener = Some(part);
+        }
+        if !shared.parts.is_empty() {
+            return None;
+        }
+        let SharedLifecycle { opener, traffic, .. } = self.shared.remove(&whole)?;
+        opener.map(|opener| ConnectionLifecycle { traffic, ..opener })
+    }
+
+    /// Closes all parts of a connection, because its socket was closed. Returns false if it has no parts.
+    fn close_parts(&mut self, whole: u64, time: u64) -> bool {
+        let Some(shared) = self.shared.get(&whole) else { return false };
+        for part in shared.parts.clone() {
+            if let Some(lifetime) = self.end(part) {
+                self.ended.put(part, ());
+                self.pending_close.push((lifetime, CloseReason::SocketClosed, time));
+            }
+        }
+        true
     }
 
     /// Adds a connection. Returns the connection that was evicted for it, if any.
@@ -99,7 +158,8 @@ impl ConnectionLifecycles {
         let (other, lifetime) = self.live.push(id, lifetime)?;
         if other != id {
             self.leave(&lifetime);
-            return Some(lifetime);
+            // Nothing more is reported of it, unless other processes use it.
+            return self.close_part(lifetime);
         }
         // The connection was opened again before it was used, so it is waiting already.
         None
@@ -191,6 +251,11 @@ impl Pipeline {
         self.lifetimes.call(call).map_or(Ok(()), |lifetime| self.report.opened(lifetime))
     }
 
+    /// Handles that a connection is a part of another one, which another process has opened.
+    pub(in crate::pipeline) fn joined(&mut self, part: u64, whole: u64) -> io::Result<()> {
+        self.lifetimes.join(part, whole).map_or(Ok(()), |lifetime| self.report.opened(lifetime))
+    }
+
     /// Handles the report that a connection was closed.
     pub(in crate::pipeline) fn closed(
         &mut self,
@@ -198,6 +263,12 @@ impl Pipeline {
         info: &mut dyn ProcessInfo,
     ) -> io::Result<()> {
         let id = closed.connection;
+        if closed.end == END_SOCKET_CLOSED {
+            let whole = self.report.connections.whole(id);
+            if self.lifetimes.close_parts(whole, closed.header.time) {
+                return Ok(());
+            }
+        }
         if self.is_full() || self.lifetimes.ended.contains(&id) {
             return Ok(());
         }
@@ -228,7 +299,10 @@ impl Pipeline {
             END_HANDLE_REUSED => CloseReason::HandleReused,
             _ => CloseReason::SocketClosed,
         };
-        self.report.closed(&lifetime, end, closed.header.time)
+        match self.lifetimes.close_part(lifetime) {
+            Some(lifetime) => self.report.closed(&lifetime, end, closed.header.time),
+            None => Ok(()),
+        }
     }
 
     /// Closes the connections of a process that has ended or executes another program.
@@ -254,7 +328,9 @@ impl Pipeline {
                 let ConnectionState { calls, received, transmitted, .. } = state;
                 lifetime.traffic = lifetime.traffic.max(Traffic { calls, received, transmitted });
             }
-            self.report.closed(&lifetime, end, time)?;
+            if let Some(lifetime) = self.lifetimes.close_part(lifetime) {
+                self.report.closed(&lifetime, end, time)?;
+            }
         }
         Ok(())
     }
@@ -297,7 +373,10 @@ impl Emitter {
         self.connection(lifetime, time, |library| {
             Body::SslClose(SslClose { library, duration, traffic, reason })
         })?;
-        self.connections.forget(lifetime.id);
+        // After a fork, another process may go on with what this one has closed.
+        if reason != CloseReason::Closed {
+            self.connections.forget(lifetime.whole);
+        }
         Ok(())
     }
 

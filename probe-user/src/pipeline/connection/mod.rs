@@ -2,5 +2,6 @@
 
 pub(super) mod handshake;
 pub(super) mod lifecycle;
+mod shared;
 pub(super) mod table;
 pub(super) mod unattributed;

@@ -5,10 +5,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
-use probe_common::{HelloChunk, SocketRecord as WireSocket};
+use probe_common::{Call, HelloChunk, SOCKET_FROM_START, SocketRecord as WireSocket};
 
 use super::handshake::Handshakes;
-use crate::event::{Connection, Direction, Socket, Tls, TlsInfo};
+use super::shared::SharedConnections;
+use crate::event::{CallPosition, Connection, Direction, Socket, Tls, TlsInfo, Traffic};
 use crate::pipeline::ProcessInfo;
 
 /// The most connections that are remembered: as many as the kernel's table has.
@@ -19,6 +20,7 @@ const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 pub(in crate::pipeline) struct ConnectionTable {
     entries: LruCache<u64, Entry>,
     handshakes: Handshakes,
+    shared: SharedConnections,
     /// Connections that were first seen while only a part of the probes of their library was set.
     partial: LruCache<u64, ()>,
 }
@@ -29,6 +31,11 @@ struct Entry {
     socket: Socket,
     /// The kernel's number of the socket: [`WireSocket::socket`].
     number: u64,
+    /// The connection's handle in the process that was seen first.
+    handle: u64,
+    from_start: bool,
+    /// How far it has come, in all processes that use it.
+    traffic: Traffic,
     /// Until the cipher is known, a later hello on the socket may add details.
     tls: Option<Arc<Tls>>,
     /// The details that the last record of the connection had.
@@ -38,7 +45,8 @@ struct Entry {
 impl ConnectionTable {
     pub(in crate::pipeline) fn new() -> Self {
         let (entries, partial) = (LruCache::sparse(CONNECTIONS), LruCache::sparse(CONNECTIONS));
-        Self { entries, handshakes: Handshakes::new(), partial }
+        let shared = SharedConnections::new(CONNECTIONS);
+        Self { entries, handshakes: Handshakes::new(), shared, partial }
     }
 
     /// Adds a part of a hello. See [`Handshakes::hello`].
@@ -55,8 +63,14 @@ impl ConnectionTable {
         self.handshakes.get(socket).map(|(tls, _)| Tls::clone(tls))
     }
 
+    /// The id of the connection that one in a record of the kernel is a part of; see [`SharedConnections`].
+    pub(in crate::pipeline) fn whole(&mut self, connection: u64) -> u64 {
+        self.shared.whole(connection).unwrap_or(connection)
+    }
+
     /// Whether the socket of a connection is known.
-    pub(in crate::pipeline) fn has_socket(&self, connection: u64) -> bool {
+    pub(in crate::pipeline) fn has_socket(&mut self, connection: u64) -> bool {
+        let connection = self.whole(connection);
         self.entries.contains(&connection)
     }
 
@@ -65,31 +79,72 @@ impl ConnectionTable {
         self.handshakes.evicted()
     }
 
-    /// Records the socket of a connection.
-    pub(in crate::pipeline) fn socket(&mut self, wire: &WireSocket, info: &mut dyn ProcessInfo) {
+    /// Records the socket of a connection. Returns the connection that it is a part of, if that is another
+    /// one.
+    pub(in crate::pipeline) fn socket(
+        &mut self,
+        wire: &WireSocket,
+        info: &mut dyn ProcessInfo,
+    ) -> Option<u64> {
+        let traffic_of = |connection| self.entries.get(&connection).map(|entry: &Entry| entry.traffic);
+        if let Some(whole) = self.shared.join(wire, traffic_of) {
+            return Some(whole);
+        }
         let mut socket = Socket::of(wire);
         let role = self.handshakes.get(wire.socket).and_then(|(_, role)| role);
         socket.role = socket.role.or(role);
         if socket.role.is_none() {
             socket.role = info.role(wire.header.pid, wire.namespace, &socket);
         }
-        let reported = self.entries.pop(&wire.connection).and_then(|entry| entry.reported);
-        self.entries.put(wire.connection, Entry { socket, number: wire.socket, tls: None, reported });
+        let &WireSocket { calls, received, transmitted, .. } = wire;
+        let mut traffic = Traffic { calls, received, transmitted };
+        let previous = self.entries.pop(&wire.connection);
+        if let Some(previous) = &previous {
+            traffic = traffic.max(previous.traffic);
+        }
+        let entry = Entry {
+            socket,
+            number: wire.socket,
+            handle: wire.handle,
+            from_start: wire.flags & SOCKET_FROM_START != 0,
+            traffic,
+            tls: None,
+            reported: previous.and_then(|previous| previous.reported),
+        };
+        self.entries.put(wire.connection, entry);
+        None
     }
 
     /// Records that a connection was seen while only a part of the probes of its library was set.
     pub(in crate::pipeline) fn seen_in_part(&mut self, connection: u64) {
+        let connection = self.whole(connection);
         self.partial.put(connection, ());
     }
 
-    /// Removes a connection that was closed.
+    /// Removes a connection that nobody uses any more.
     pub(in crate::pipeline) fn forget(&mut self, connection: u64) {
-        self.entries.pop(&connection);
+        if let Some(entry) = self.entries.pop(&connection) {
+            self.shared.forget(entry.number, entry.handle);
+        }
         self.partial.pop(&connection);
     }
 
-    /// Adds to a connection what its next record has of it.
-    pub(in crate::pipeline) fn describe(&mut self, connection: Connection<'static>) -> Connection<'_> {
+    /// Where a call belongs on its connection.
+    pub(in crate::pipeline) fn position(&mut self, call: &Call) -> CallPosition {
+        let connection = self.whole(call.connection);
+        let mut unknown = Traffic::default();
+        let traffic = self.entries.peek_mut(&connection).map_or(&mut unknown, |entry| &mut entry.traffic);
+        self.shared.position(call, traffic)
+    }
+
+    /// Adds to a connection what its next record has of it. The id may be that of a part.
+    pub(in crate::pipeline) fn describe(&mut self, mut connection: Connection<'static>) -> Connection<'_> {
+        if let Some(whole) = self.shared.whole(connection.id) {
+            connection.id = whole;
+            if let Some(entry) = self.entries.peek(&whole) {
+                connection.from_start = entry.from_start;
+            }
+        }
         let partial_attach = self.partial.contains(&connection.id);
         let connection = Connection { partial_attach, ..connection };
         let Some(entry) = self.entries.get_mut(&connection.id) else { return connection };
