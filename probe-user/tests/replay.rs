@@ -422,17 +422,25 @@ fn count_counts_calls_and_not_pieces() {
 }
 
 #[test]
-fn an_unfinished_call_is_reported_after_a_while() {
+fn an_unfinished_call_is_reported_after_a_while_if_records_were_lost() {
     let (mut pipeline, shared, _) = pipeline("text", plain(), None);
     let start = Instant::now();
     pipeline.bytes(chunks(call(1, 20), b"0123456789abcdefghij", 10)[0].0.as_bytes()).unwrap();
+    // A thread that was stopped while it is copied.
     pipeline.idle(start).unwrap();
+    pipeline.idle(start + Duration::from_secs(3_600)).unwrap();
+    let start = start + Duration::from_secs(3_601);
+    pipeline.lost(Timestamp::UNIX_EPOCH, &[(Loss::RingFull, LossCount { events: 1, bytes: 10 })]).unwrap();
+    let written = || {
+        let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains('→')).collect::<Vec<_>>().join("\n")
+    };
     pipeline.flush().unwrap();
-    assert!(shared.0.lock().unwrap().is_empty());
+    assert_eq!(written(), "");
+    pipeline.idle(start).unwrap();
     pipeline.idle(start + Duration::from_millis(2_100)).unwrap();
     pipeline.flush().unwrap();
-    let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
-    assert!(text.contains("→ 10 of 20 B  #7"), "{text}");
+    assert!(written().contains("→ 10 of 20 B  #7"), "{}", written());
 }
 
 #[test]

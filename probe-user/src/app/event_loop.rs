@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -44,6 +45,11 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(20);
 /// The longest time that the ring is drained after the end. What the target did before the end is reported.
 /// What cannot be read in this time is counted as lost.
 const LAST_DRAIN: Duration = Duration::from_secs(5);
+/// How long an empty ring is read until everything is detached: a program that is still copying a call would
+/// lose its rest. Links to perf events may take minutes, long after the last program has run.
+const DETACHING: Duration = Duration::from_millis(500);
+/// The pause between two looks at an empty ring at the end.
+const LAST_PAUSE: Duration = Duration::from_millis(1);
 
 /// The event loop failed.
 #[derive(Debug, Error)]
@@ -605,10 +611,14 @@ impl<'a> EventLoop<'a> {
 
     /// Reports what has happened until now. Returns the final reason to end.
     fn drain_rest(&mut self, mut end: StopReason) -> Result<StopReason, EventLoopError> {
-        let until = Instant::now() + LAST_DRAIN;
+        let begin = Instant::now();
+        let until = begin + LAST_DRAIN;
         while !matches!(end, StopReason::OutputClosed | StopReason::Count) && Instant::now() < until {
+            // Asked before the drain, because a program may finish its record in between.
+            let is_detached = self.session.is_detached();
             match self.drain() {
-                Ok(Drained::Nothing) => break,
+                Ok(Drained::Nothing) if is_detached || begin.elapsed() > DETACHING => break,
+                Ok(Drained::Nothing) => thread::sleep(LAST_PAUSE),
                 Ok(_) if self.pipeline.is_complete() => end = StopReason::Count,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => end = StopReason::OutputClosed,

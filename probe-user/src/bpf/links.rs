@@ -155,6 +155,11 @@ impl Links {
         // If no thread can be started, the links are removed here, with the closure that owns them.
         self.remover = thread::Builder::new().name("detach".to_owned()).spawn(work).ok();
     }
+
+    /// Whether all links are removed, after [`end`](Self::end). Then no program runs any more.
+    pub(super) fn are_removed(&self) -> bool {
+        self.remover.as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 impl Discarded {
@@ -276,6 +281,19 @@ mod tests {
         drop(links);
         assert_eq!(removed.load(Ordering::SeqCst), 201);
         assert!(begin.elapsed() < Duration::from_secs(5), "one after the other: {:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn the_end_is_over_when_all_links_are_removed() {
+        let (mut links, removed) = links(Removal::AtOnce, 3);
+        links.end();
+        assert!(!links.are_removed());
+        wait_for(&removed, 6);
+        let begin = Instant::now();
+        while !links.are_removed() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "never over");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]

@@ -340,6 +340,12 @@ impl Session {
         Ok(())
     }
 
+    /// Whether everything is detached, after [`close`](Self::close). Then no more records come, and none that
+    /// a program is still writing holds up those behind it.
+    pub fn is_detached(&self) -> bool {
+        self.links.are_removed()
+    }
+
     /// Discards the records in the ring and counts them as lost, because there is no time left to read them.
     pub fn discard(&mut self) {
         let mut count = 0;

@@ -16,8 +16,8 @@ use crate::event::{Plaintext, ProcessContext};
 /// How much waits for the rest of its call. Beyond this, the bytes of the oldest calls are reported, and the
 /// calls still wait. Entries are more than threads can be in the middle of a call.
 pub(super) const LIMITS: PendingLimits = PendingLimits { entries: 65_536, bytes: 32 << 20 };
-/// If the ring has been empty for this long, the rest of a call was lost. A processor of a virtual machine
-/// may stand still for several hundred milliseconds between two chunks.
+/// If records were lost, and the ring has been empty for this long, the rest of a call is taken for lost. A
+/// processor of a virtual machine may stand still for several hundred milliseconds between two chunks.
 const PENDING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most buffers that are kept for reuse.
 const SPARE: usize = 4;
@@ -207,7 +207,7 @@ impl CallAssembler {
         self.end_where(|&(owner, _), _| owner == pid, emit)
     }
 
-    /// To be called when the ring is empty: ends calls whose rest was lost.
+    /// To be called when records were lost and the ring is empty: ends calls whose rest was lost.
     pub(super) fn idle<E>(&mut self, now: Instant, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(Segment<'_>) -> io::Result<()>,
