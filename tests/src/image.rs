@@ -135,6 +135,7 @@ pub mod images {
             "functions",
             "functions-stripped",
             "functions-cpp",
+            "functions-libcxx",
             "functions-rust",
             "functions-go",
             "functions-go-stripped",

@@ -95,6 +95,20 @@ const NSS: &[&str] = &[
 const BEARSSL: &[&str] = &["-DLIBRARY=\"tls-bearssl.h\"", "-l:libbearssl.a", "-lcrypto"];
 const BOTAN: &[&str] = &["-D_GNU_SOURCE", "-std=gnu++20", "-I/usr/include/botan-2", "-lbotan-2", "-lcrypto"];
 
+/// With LLVM's library instead of GCC's.
+const LIBCXX: &[&str] = &[
+    "-nostdinc++",
+    "-isystem",
+    "/usr/include/c++/v1",
+    "-nodefaultlibs",
+    "-lc++",
+    "-lc++abi",
+    "-lm",
+    "-lc",
+    "-lgcc_s",
+    "-lgcc",
+];
+
 /// The optimisation (`release`, or `fat` for link-time optimisation as well) and the cryptography library.
 const RUSTLS: &[&str] = &["fat", "ring"];
 const RUSTLS_RELEASE: &[&str] = &["release", "ring"];
@@ -141,6 +155,7 @@ const RECIPES: &[Recipe] = &[
         flags: &["-pthread", "-s"],
     },
     Recipe { name: "functions-cpp", source: Some("functions.cpp"), needs: &[], flags: &[] },
+    Recipe { name: "functions-libcxx", source: Some("functions.cpp"), needs: &[], flags: LIBCXX },
     Recipe { name: "functions-rust", source: Some("functions.rs"), needs: &[], flags: &[] },
     Recipe { name: "functions-go", source: Some("functions.go"), needs: &[], flags: &[] },
     Recipe { name: "functions-go-stripped", source: Some("functions.go"), needs: &[], flags: GO_STRIPPED },

@@ -49,6 +49,8 @@ pub(super) const TESTS: Group = Group {
         part("libbearssl-dev", "/usr/include/bearssl.h"),
         part("libbotan-2-dev", "/usr/include/botan-2/botan/tls_client.h"),
         part("g++", "c++"),
+        part("libc++-dev", "/usr/include/c++/v1/string"),
+        part("libc++abi-dev", "/usr/include/c++/v1/cxxabi.h"),
         part("openssl", "openssl"),
         part("python3", "/usr/bin/python3"),
         part("python3-pip", "pip3"),

@@ -173,7 +173,8 @@ impl Inspection {
     }
 
     fn objects(&self) -> Table {
-        let mut table = Table::new(&["LIBRARY", "VERSION", "PIDS", "BUILD ID", "REAL FILE", "PATH"]);
+        let mut table =
+            Table::new(&["LIBRARY", "VERSION", "PIDS", "BUILD ID", "REAL FILE", "PATH", "DEBUG FILE"]);
         for object in &self.objects {
             let pids: Vec<String> = object.pids.iter().map(u32::to_string).collect();
             let deleted = if object.deleted { " (deleted)" } else { "" };
@@ -184,6 +185,7 @@ impl Inspection {
                 Cell::maybe(object.build_id.as_deref()),
                 Cell::new(&object.inode),
                 Cell::new(&format!("{}{deleted}", object.library.path)),
+                Cell::maybe(object.debug_file.as_deref()),
             ]);
         }
         table

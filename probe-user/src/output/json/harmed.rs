@@ -63,20 +63,11 @@ impl<'a> HarmedBody<'a> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::event::{Containment, Process, ProcessContext, Thread};
-    use crate::output::json::{Recorded, line, read};
+    use crate::output::json::round_trip::round_trip;
 
     #[test]
     fn a_line_can_be_read_back() {
-        let process = Process { pid: 7, vpid: None, executable: None, entered: None };
-        let process = ProcessContext { process, container: Containment::Host };
-        let thread = Thread { id: 8, comm: *b"node\0\0\0\0\0\0\0\0\0\0\0\0" };
-        let context = Context::of_thread(Timestamp::UNIX_EPOCH, &process, thread);
         let library = Library {
             name: "node".into(),
             path: "/usr/bin/node".into(),
@@ -86,19 +77,14 @@ mod tests {
         let detached = vec![Arc::new(library)];
         let function = Some("SSL_write".to_owned());
         let harmed = Harmed { cause: HarmCause::CopiedCode, signal: 5, function, detached };
-        let mut written = Vec::new();
-        line::write(&context, &HarmedBody::new(&harmed), &mut written).unwrap();
-        let text = String::from_utf8_lossy(&written);
+        let (text, read) = round_trip(&HarmedBody::new(&harmed));
         let body = concat!(
             r#""cause":"copied_code","signal":{"number":5,"name":"SIGTRAP"},"function":"SSL_write","#,
             r#""detached":[{"name":"node","path":"/usr/bin/node","implementation":null,"version":null}]}"#
         );
         assert!(text.ends_with(body), "{text}");
-        match read(&written).unwrap() {
-            (Recorded::Record(record), 0) => match record.body {
-                Body::Harmed(read) => assert_eq!(read, harmed),
-                other => panic!("{other:?}"),
-            },
+        match read {
+            Body::Harmed(read) => assert_eq!(read, harmed),
             other => panic!("{other:?}"),
         }
     }

@@ -52,34 +52,20 @@ pub(super) fn nanoseconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::event::{Containment, Process, ProcessContext, Thread};
-    use crate::output::json::{Recorded, line, read};
+    use crate::output::json::round_trip::round_trip;
 
     #[test]
     fn a_line_can_be_read_back() {
-        let process = Process { pid: 7, vpid: None, executable: None, entered: None };
-        let process = ProcessContext { process, container: Containment::Host };
-        let thread = Thread { id: 7, comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0" };
-        let context = Context::of_thread(Timestamp::UNIX_EPOCH, &process, thread);
         let name = "libssl.so.3".to_owned();
         let library = Library { name, path: "/lib/libssl.so.3".into(), implementation: None, version: None };
         let named = r#""library":{"name":"libssl.so.3","path":"/lib/libssl.so.3","implementation":null,"#;
         for (library, part) in [(Some(Arc::new(library)), named), (None, r#""library":null,"#)] {
             let missed = Missed { library, unattached: Duration::from_millis(3), ended: true };
-            let mut written = Vec::new();
-            line::write(&context, &MissedBody::new(&missed), &mut written).unwrap();
-            let text = String::from_utf8_lossy(&written);
+            let (text, read) = round_trip(&MissedBody::new(&missed));
             assert!(text.contains(part) && text.ends_with(r#""unattached":3000000,"ended":true}"#), "{text}");
-            match read(&written).unwrap() {
-                (Recorded::Record(record), 0) => match record.body {
-                    Body::Missed(read) => assert_eq!(read, missed),
-                    other => panic!("{other:?}"),
-                },
+            match read {
+                Body::Missed(read) => assert_eq!(read, missed),
                 other => panic!("{other:?}"),
             }
         }

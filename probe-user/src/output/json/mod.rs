@@ -22,6 +22,8 @@ mod loss;
 mod missed;
 mod payload_string;
 mod read;
+#[cfg(test)]
+mod round_trip;
 mod ssl;
 mod terminal_safe;
 mod tls;
