@@ -148,9 +148,11 @@ pub struct FunctionEvent {
     pub goroutine: u64,
     /// The time of the entry, in nanoseconds of `CLOCK_BOOTTIME`.
     pub entered: u64,
+    /// The address of the probe; of the kernel's return probe, the return address.
+    pub instruction: u64,
     /// The hook that was hit: the upper half of its cookie.
     pub site: u32,
-    /// Bit n is set if argument n, or what it points to, could not be read.
+    /// Bit n is set if argument n, or what it points to, could not be read. Userspace counts these.
     pub faults: u32,
     /// Bit n is set if argument n was captured only in part.
     pub cut: u32,
@@ -163,7 +165,7 @@ pub struct FunctionEvent {
     pub lengths: [u32; FUNCTION_VALUES],
 }
 
-const _: () = assert!(size_of::<FunctionEvent>() == 48 + 24 + 16 + 48 + 24);
+const _: () = assert!(size_of::<FunctionEvent>() == 48 + 32 + 16 + 48 + 24);
 
 /// The call stack of a call.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

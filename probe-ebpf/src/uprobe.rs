@@ -20,6 +20,8 @@ use crate::{
 /// The DWARF numbers of registers.
 const RSP: usize = 7;
 const R14: usize = 14;
+/// The instruction pointer, at the end of the [`Registers`].
+const RIP: usize = REGISTERS - 1;
 
 /// The registers of the current thread.
 type Registers = [u64; REGISTERS];
@@ -41,7 +43,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
             stack(ctx, current, registers[RSP], entered);
         }
         let time = entered;
-        let head = Head { current, kind: KIND_FUNCTION_ENTER, cookie, key: &key, spec, time, entered };
+        let kind = KIND_FUNCTION_ENTER;
+        let head = Head { current, kind, cookie, key: &key, spec, time, entered, registers: &registers };
         let values = Values { list: &spec.list, count: spec.arguments, room: spec.room };
         emit::function_call(&values, &registers, |function| head.write(function))?;
     }
@@ -71,7 +74,8 @@ fn end(cookie: u64, registers: &Registers, stack: u64) -> Option<()> {
         return latency(site(cookie), mem::now().saturating_sub(entered));
     }
     let time = mem::now();
-    let head = Head { current, kind: KIND_FUNCTION_RETURN, cookie, key: &key, spec, time, entered };
+    let kind = KIND_FUNCTION_RETURN;
+    let head = Head { current, kind, cookie, key: &key, spec, time, entered, registers };
     let values = Values { list: core::slice::from_ref(&spec.returned), count: 1, room: spec.returned_room };
     emit::function_call(&values, registers, |function| head.write(function))?;
     Some(())
@@ -110,6 +114,7 @@ struct Head<'a> {
     spec: &'a FunctionSpec,
     time: u64,
     entered: u64,
+    registers: &'a Registers,
 }
 
 impl Head<'_> {
@@ -119,6 +124,7 @@ impl Head<'_> {
         function.frame = self.key.frame;
         function.goroutine = if self.spec.flags & SPEC_GO == 0 { 0 } else { self.key.owner };
         function.entered = self.entered;
+        function.instruction = self.registers[RIP];
         function.site = site(self.cookie);
     }
 }

@@ -79,12 +79,25 @@ FUNCTION void call_many(void) {
     HUNDRED(0) HUNDRED(1) HUNDRED(2) HUNDRED(3) HUNDRED(4)
 }
 
-// A page of a file that nobody has read yet.
-static const char *untouched(const char *path) {
-    int file = open(path, O_RDONLY);
-    const char *page = mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, file, 0);
+// A page that nobody has used yet.
+static const char *untouched(void) {
+    const char *page = mmap(NULL, 8192, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return page == MAP_FAILED ? NULL : page + 1;
 }
+
+// So large that reading one does not bring another into memory (fault-around: 64 KiB). The long one does not fit
+// into one page.
+enum { FAR = 1 << 18 };
+struct far {
+    char before[FAR - 4096 - 16], text[4096 + 16];
+};
+#define BLANKS "                                                                "
+static const struct far constants[3] __attribute__((aligned(4096))) = {
+    {"", "a constant that nobody has read"},
+    {"", "over the end of a page" BLANKS "!"},
+    {"x", "never"},
+};
+static struct far variables[1] __attribute__((aligned(4096))) = {{"", "a variable before it is read"}};
 
 static void loop(long calls) {
     struct timespec begin, end;
@@ -120,7 +133,14 @@ int main(int argc, char **argv) {
         usleep(100000);
     }
     if (!strcmp(what, "untouched"))
-        ignores(untouched(argv[0]));
+        ignores(untouched());
+    if (!strcmp(what, "constants")) {
+        ignores(constants[0].text);
+        add(1, "", 25, constants[1].text);
+        ignores(variables[0].text);
+        // ctrace reads them from the file that the process maps.
+        sleep(2);
+    }
     if (!strcmp(what, "nothing"))
         ignores("");
     if (!strcmp(what, "long")) {

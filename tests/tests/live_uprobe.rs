@@ -1,12 +1,15 @@
 //! Calls of functions: arguments, returns, counts, times, in several languages. Needs root, BPF and Docker.
 
 use std::fmt::Write as _;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Ctrace, RunningTrace, TestContainer, images, program, require_live};
+use ctrace_tests::{
+    Child, Ctrace, RunningTrace, TestContainer, images, program, require_bpf, require_live, text,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -123,6 +126,24 @@ fn what_is_not_in_memory_is_told_and_counted() -> Result<()> {
     Ok(())
 }
 
+/// They are in pages of the executable that the process has not touched yet.
+#[test]
+fn constants_that_are_not_in_memory_are_read_from_the_file() -> Result<()> {
+    let patterns = ["--max-bytes", "30", ":ignores(str)", ":add(_, _, _, bytes(#3))"];
+    let trace = trace("functions", &patterns, &["constants"])?;
+    let records = of_type(&trace, "uprobe")?;
+    let values: Vec<&Value> = records.iter().filter_map(|record| record.pointer("/args/0")).collect();
+    let cut =
+        json!({"index": 1, "type": "str", "value": "a constant that nobody has rea", "truncated": true});
+    ensure!(values.first() == Some(&&cut), "{values:#?}\n{}", trace.stderr);
+    let value = |number: usize| values.get(number).and_then(|value| value.get("value")?.as_str());
+    ensure!(value(1) == Some("over the end of a page   "), "{values:#?}");
+    ensure!(value(2) == Some("a variable before it is read"), "{values:#?}");
+    ensure!(values.len() == 3, "{values:#?}");
+    ensure!(trace.summary()?.pointer("/lost/reasons/argument_fault").is_none(), "{}", trace.summary()?);
+    Ok(())
+}
+
 #[test]
 fn a_text_as_long_as_the_limit_is_whole() -> Result<()> {
     let trace = trace("functions", &["--max-bytes", "999", ":ignores(str)"], &["nothing", "long"])?;
@@ -188,22 +209,45 @@ fn stripped_functions_have_addresses() -> Result<()> {
     check(&trace, &[call(5), call(4), call(3), call(2), call(1)])
 }
 
+/// Makes a copy of a program, `seven`, and a file with its symbols, `seven.debug`, and one with its build id,
+/// `note`.
+fn part_from_symbols(name: &str, directory: &Path) -> Result<()> {
+    std::fs::copy(program(name)?, directory.join("seven"))?;
+    for words in [
+        &["objcopy", "--only-keep-debug", "seven", "seven.debug"][..],
+        &["strip", "seven"],
+        &["objcopy", "--add-gnu-debuglink=seven.debug", "seven"],
+        &["objcopy", "-O", "binary", "--only-section=.note.gnu.build-id", "seven", "note"],
+    ] {
+        let (name, arguments) = words.split_first().context("no command")?;
+        let status = Command::new(name).args(arguments).current_dir(directory).status()?;
+        ensure!(status.success(), "{words:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn inspect_shows_the_separate_debug_file() -> Result<()> {
+    require_bpf()?;
+    let directory = tempfile::tempdir()?;
+    // Its symbols are in the file itself, too, because what inspect lists are files that can be traced.
+    part_from_symbols("tls-client-static", directory.path())?;
+    let mut client = Command::new(directory.path().join("seven"));
+    let client = Child::start_with_stdout(client.args(["--port", "1", "--delay", "60000"]), Stdio::null())?;
+    let shown = directory.path().join("seven.debug").display().to_string();
+    let inspect = || Ctrace::run_to_end(&["inspect", &client.id().to_string()]);
+    let row = |text: &str| text.lines().any(|line| line.contains("/seven ") && line.ends_with(&shown));
+    let text = text(&inspect()?);
+    ensure!(text.contains("DEBUG FILE") && row(&text), "{text}{}", inspect()?.stderr);
+    Ok(())
+}
+
 #[test]
 fn symbols_come_from_separate_debug_files() -> Result<()> {
     require_live()?;
     let directory = tempfile::tempdir()?;
     let at = |name: &str| directory.path().join(name);
-    std::fs::copy(program("functions")?, at("seven"))?;
-    let run = |words: &[&str]| -> Result<()> {
-        let (name, arguments) = words.split_first().context("no command")?;
-        let status = Command::new(name).args(arguments).current_dir(&directory).status()?;
-        ensure!(status.success(), "{words:?}");
-        Ok(())
-    };
-    run(&["objcopy", "--only-keep-debug", "seven", "seven.debug"])?;
-    run(&["strip", "seven"])?;
-    run(&["objcopy", "--add-gnu-debuglink=seven.debug", "seven"])?;
-    run(&["objcopy", "-O", "binary", "--only-section=.note.gnu.build-id", "seven", "note"])?;
+    part_from_symbols("functions", directory.path())?;
     let (seven, output) = (at("seven"), at("out"));
     let (seven, output) = (seven.to_str().context("path")?, output.to_str().context("path")?);
     let pattern = ":factorial(int) -> int";
@@ -345,13 +389,24 @@ fn cpp_by_its_demangled_names_and_through_exceptions() -> Result<()> {
 
 #[test]
 fn strings_of_cpp() -> Result<()> {
+    check_cpp_strings("functions-cpp", "cpp")
+}
+
+/// The layout of its strings is another one.
+#[test]
+fn strings_of_cpp_with_the_library_of_llvm() -> Result<()> {
+    check_cpp_strings("functions-libcxx", "libcxx")
+}
+
+fn check_cpp_strings(program: &str, of: &str) -> Result<()> {
     let patterns = [
-        ":shop::by_reference(cpp_string, int)",
-        ":shop::by_value(cpp_string)",
-        ":shop::of_view(int, cpp_string_view)",
-        ":shop::label*(ptr, int) -> cpp_string",
+        format!(":shop::by_reference({of}_string, int)"),
+        format!(":shop::by_value({of}_string)"),
+        format!(":shop::of_view(int, {of}_string_view)"),
+        format!(":shop::label*(ptr, int) -> {of}_string"),
     ];
-    let trace = trace("functions-cpp", &patterns, &["run"])?;
+    let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+    let trace = trace(program, &patterns, &["run"])?;
     let mut records = calls(&trace)?;
     for record in &mut records {
         // Parameters are no part of what this is about, nor is the address of the returned object.

@@ -88,7 +88,7 @@ fn read<const C: usize, const S: usize>(
     let bit = 1 << index;
     let Some(value) = operand(&argument.value, registers) else {
         function.faults |= bit;
-        return lost(Loss::ArgumentFault, 0);
+        return;
     };
     if let Some(to) = function.values.get_mut(index) {
         *to = value;
@@ -118,6 +118,9 @@ fn read<const C: usize, const S: usize>(
                 let copied = part == 0 || mem::copy_user(to, address, part);
                 if !copied && let Some(to) = function.lengths.get_mut(index) {
                     *to = part;
+                    if length > part.into() {
+                        function.cut |= bit;
+                    }
                 }
                 copied.then_some((part, length > part.into()))
             })
@@ -133,10 +136,7 @@ fn read<const C: usize, const S: usize>(
                 function.cut |= bit;
             }
         }
-        None => {
-            function.faults |= bit;
-            lost(Loss::ArgumentFault, 0);
-        }
+        None => function.faults |= bit,
     }
 }
 

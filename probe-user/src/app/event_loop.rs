@@ -515,7 +515,8 @@ impl<'a> EventLoop<'a> {
 
     /// Reports new losses. Returns whether there were any.
     fn report_losses(&mut self) -> Result<bool, EventLoopError> {
-        let lost = self.session.lost()?;
+        let mut lost = self.session.lost()?;
+        self.pipeline.add_losses(&mut lost);
         let any = lost != self.lost;
         if any {
             // The lost records may include the end of a process, whose id may have been reused since.

@@ -14,13 +14,15 @@ use probe_common::{ExecRecord, Header};
 use crate::container::index::ContainerIndex;
 use crate::decode::MmapEvent;
 use crate::event::{Containment, Executable, ProcessContext, Role, Socket};
-use crate::pipeline::{ProcessImage, ProcessInfo};
+use crate::pipeline::{ProcessImage, ProcessInfo, UnreadBytes};
 use crate::proc::process_snapshot::{self as running, CommandLine, MissingFields};
 
+mod file_bytes;
 mod programs;
 mod roles;
 mod symbolizer;
 
+use file_bytes::FileBytes;
 use programs::Programs;
 use roles::Listeners;
 pub use symbolizer::StackSymbolizer;
@@ -40,6 +42,7 @@ pub struct ProcessInfoCache {
     containers: ContainerIndex,
     programs: Programs,
     listeners: Listeners,
+    files: FileBytes,
     living: HashMap<u32, Arc<ProcessContext>>,
     /// Facts about processes that have exited or that execute another program. They are used only if /proc
     /// has nothing better.
@@ -56,9 +59,9 @@ impl ProcessInfoCache {
     pub fn new(containers: ContainerIndex, pids: impl IntoIterator<Item = u32>) -> Self {
         let version = containers.version();
         let programs = Programs::new();
-        let listeners = Listeners::new();
+        let (listeners, files) = (Listeners::new(), FileBytes::default());
         let (living, stale, starting) = (HashMap::new(), LruCache::sparse(ENDED), LruCache::sparse(ENDED));
-        let mut facts = Self { containers, programs, listeners, living, stale, starting, version };
+        let mut facts = Self { containers, programs, listeners, files, living, stale, starting, version };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
             // If the process has already exited, leave it out: its own records may carry more than /proc does
@@ -135,6 +138,7 @@ impl ProcessInfo for ProcessInfoCache {
     }
 
     fn forget(&mut self, pid: u32) {
+        self.files.forget(pid);
         self.retire(pid);
     }
 
@@ -160,6 +164,10 @@ impl ProcessInfo for ProcessInfoCache {
 
     fn role(&mut self, pid: u32, namespace: u32, socket: &Socket) -> Option<Role> {
         self.listeners.role(pid, namespace, socket)
+    }
+
+    fn unread(&mut self, unread: &UnreadBytes<'_>) -> Option<Vec<u8>> {
+        self.files.read(unread)
     }
 
     fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {

@@ -43,12 +43,13 @@ use emitter::Emitter;
 use exec::Execs;
 pub use exec::Executions;
 pub use missed::MissedCount;
-pub use process_info::{ProcessImage, ProcessInfo};
+pub use process_info::{ProcessImage, ProcessInfo, UnreadBytes};
 use reassembly::CallAssembler;
 pub use uprobe::calls::Symbolizer;
 use uprobe::calls::{FunctionEmitter, Functions, ProbedFunction};
 pub use uprobe::counters::Counter;
 use uprobe::counters::CounterDeltas;
+use uprobe::unread;
 
 /// A hook, found by its number in [`Call::site`].
 #[derive(Clone, Debug)]
@@ -273,6 +274,10 @@ impl Pipeline {
             return Ok(());
         };
         let origin = info.origin(&record.head.header);
+        let completed = unread::complete(record, &place, info);
+        let completed = completed.as_ref().map(unread::CompletedRecord::record);
+        let record = completed.as_ref().unwrap_or(record);
+        self.functions.unreadable += u64::from(record.head.faults.count_ones());
         let mut out = self.report.out(self.count);
         take(&mut self.functions, record, &place, &origin, &mut out)
     }
@@ -327,7 +332,14 @@ impl Pipeline {
         self.idle_connections(now)
     }
 
-    /// Takes the kernel's counters of losses, each a sum since the start, and reports what is new.
+    /// Adds to the kernel's counters of losses what only the pipeline knows.
+    pub fn add_losses(&self, sums: &mut [(Loss, LossCount)]) {
+        for (_, sum) in sums.iter_mut().filter(|(loss, _)| *loss == Loss::ArgumentFault) {
+            sum.events = sum.events.saturating_add(self.functions.unreadable);
+        }
+    }
+
+    /// Takes the counters of losses, each a sum since the start, and reports what is new.
     pub fn lost(&mut self, now: Timestamp, sums: &[(Loss, LossCount)]) -> io::Result<()> {
         for &(loss, sum) in sums {
             let Some((_, seen)) = self.lost.iter_mut().find(|(known, _)| *known == loss) else { continue };

@@ -46,11 +46,33 @@ pub trait ProcessInfo: fmt::Debug {
         None
     }
 
+    /// What a call's argument points to, if it was not in memory and is certain to be a file's; see
+    /// [`UnreadBytes`].
+    fn unread(&mut self, unread: &UnreadBytes<'_>) -> Option<Vec<u8>> {
+        let _ = unread;
+        None
+    }
+
     /// The name of a process, if it exists.
     fn comm(&mut self, pid: u32) -> Option<Vec<u8>> {
         let _ = pid;
         None
     }
+}
+
+/// Bytes of a process that could not be read when it called a function.
+#[derive(Clone, Copy, Debug)]
+pub struct UnreadBytes<'a> {
+    /// The process.
+    pub pid: u32,
+    /// The address of the first byte.
+    pub address: u64,
+    /// How many bytes are wanted at most. Fewer are returned if only these are certain.
+    pub length: usize,
+    /// The address of the probe, by which a program that the process has executed since is told apart.
+    pub instruction: u64,
+    /// The path of the file that contains it.
+    pub code: &'a str,
 }
 
 /// Information about a program.

@@ -14,10 +14,10 @@ use serde::Serialize;
 use super::without_right;
 
 /// Limit of the length of a line: enough for a path of `PATH_MAX` in which the kernel escapes every byte.
-const LINE: usize = 4096 + 4 * 4096;
+pub(super) const LINE: usize = 4096 + 4 * 4096;
 /// Limit of the lines that are read. The kernel's default limit of mappings (`vm.max_map_count`) is 65530;
 /// some systems raise it to this.
-const LINES: usize = 1 << 22;
+pub(super) const LINES: usize = 1 << 22;
 /// Limit of the executable ranges that are kept.
 const RANGES: usize = 1 << 17;
 /// The kernel appends this to the path of a file that no longer has a name. A file's own name may end in it
@@ -159,17 +159,19 @@ fn collect(mut input: impl BufRead) -> io::Result<Option<Vec<Mapping>>> {
 }
 
 /// A line.
-struct Line<'a> {
-    range: Range,
+pub(super) struct Line<'a> {
+    pub(super) range: Range,
+    /// As in `rw-p`.
+    pub(super) permissions: &'a [u8],
     is_executable: bool,
-    device: Device,
-    inode: u64,
+    pub(super) device: Device,
+    pub(super) inode: u64,
     /// With newlines escaped.
-    path: &'a [u8],
+    pub(super) path: &'a [u8],
 }
 
 impl Line<'_> {
-    fn has_file(&self) -> bool {
+    pub(super) fn has_file(&self) -> bool {
         self.inode != 0 && self.path.first() == Some(&b'/') && self.path != HUGE_PAGES
     }
 
@@ -261,7 +263,7 @@ impl Collected {
 }
 
 /// Parses `start-end perms offset major:minor inode   path`.
-fn parse_line(line: &[u8]) -> Option<Line<'_>> {
+pub(super) fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     let (addresses, rest) = field(line)?;
     let (permissions, rest) = field(rest)?;
     let (offset, rest) = field(rest)?;
@@ -280,7 +282,7 @@ fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     let (major, minor) = device.split_at(colon);
     let device =
         Device { major: u32::try_from(hex(major)?).ok()?, minor: u32::try_from(hex(minor.get(1..)?)?).ok()? };
-    Some(Line { range, is_executable, device, inode, path })
+    Some(Line { range, permissions, is_executable, device, inode, path })
 }
 
 /// Splits off the bytes before a space.
@@ -298,7 +300,7 @@ fn hex(digits: &[u8]) -> Option<u64> {
 
 /// The kernel escapes only newlines here (`fs/proc/task_mmu.c`), not the backslash. So a name that itself
 /// contains the four characters `\012` is decoded as a newline.
-fn unescape_newlines(path: &[u8]) -> Vec<u8> {
+pub(super) fn unescape_newlines(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((first, tail)) = rest.split_first() {

@@ -113,6 +113,8 @@ pub(in crate::pipeline) struct Functions {
     pub(in crate::pipeline) calls: u64,
     /// The number of captured bytes reported.
     pub(in crate::pipeline) bytes: u64,
+    /// The number of arguments that could not be read.
+    pub(in crate::pipeline) unreadable: u64,
     /// The number of calls with a truncated argument.
     pub(in crate::pipeline) truncated: u64,
 }
@@ -133,6 +135,7 @@ impl Functions {
             stacks: PendingTable::new(LIMITS),
             calls: 0,
             bytes: 0,
+            unreadable: 0,
             truncated: 0,
         }
     }

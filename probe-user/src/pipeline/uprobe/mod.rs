@@ -2,3 +2,4 @@
 
 pub(super) mod calls;
 pub(super) mod counters;
+pub(super) mod unread;
