@@ -34,6 +34,8 @@ pub enum AbstractValue {
     Slot(u64),
     /// A constant.
     Number(u64),
+    /// The address at an offset from the frame pointer of this function.
+    Stack(i64),
 }
 
 /// A word that the analysis assumes, to find out what the code does in that case.
@@ -107,8 +109,14 @@ impl AbstractState {
         index: Register,
         displacement: u64,
     ) -> Option<(Register, i64)> {
+        if index != Register::None {
+            return None;
+        }
+        if let Some(AbstractValue::Stack(offset)) = self.get(base) {
+            return Some((Register::RBP, offset.wrapping_add(displacement.cast_signed())));
+        }
         let is_stack = base == Register::RSP || base == Register::RBP && self.get(Register::RBP).is_none();
-        (is_stack && index == Register::None).then_some((base, displacement.cast_signed()))
+        is_stack.then_some((base, displacement.cast_signed()))
     }
 
     fn keep(&mut self, place: (Register, i64), value: Option<AbstractValue>) {
@@ -264,7 +272,11 @@ fn made(instruction: &Instruction, state: &AbstractState) -> Option<AbstractValu
         Code::Mov_r32_imm32 | Code::Mov_r64_imm64 => Some(AbstractValue::Number(instruction.immediate(1))),
         Code::Mov_r64_rm64 | Code::Mov_rm64_r64 => state.get(instruction.op1_register()),
         Code::Lea_r64_m if index == Register::None => {
-            more(state.get(base), instruction.memory_displacement64())
+            let displacement = instruction.memory_displacement64();
+            // The stack pointer moves with each push, so only what is relative to the frame is kept.
+            let place = state.place(base, index, displacement).filter(|(base, _)| *base == Register::RBP);
+            let on_stack = place.map(|(_, offset)| AbstractValue::Stack(offset));
+            on_stack.or_else(|| more(state.get(base), displacement))
         }
         Code::Add_rm64_imm8 | Code::Add_rm64_imm32 | Code::Add_RAX_imm32
             if instruction.op0_kind() == OpKind::Register =>

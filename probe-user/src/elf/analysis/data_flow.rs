@@ -52,8 +52,10 @@ pub enum Effect {
         /// The size of the value in bytes.
         bytes: usize,
     },
-    /// Writes memory that the word at an offset from an argument points to.
-    Changes(u8, i64),
+    /// Reads at an offset (the second one) from where the word at an offset from an argument points.
+    ReadsBehind(u8, i64, i64),
+    /// Writes there.
+    ChangesBehind(u8, i64, i64),
     /// Writes a constant to its stack, at an offset from the stack pointer.
     Keeps {
         /// The offset from the stack pointer.
@@ -226,10 +228,17 @@ fn accesses(
                 }
             }
             None => {
-                if let (Some(AbstractValue::Loaded(argument, offset)), false) =
-                    (state.get(memory.base()), is_read)
+                if let Some(AbstractValue::Loaded(argument, offset)) = state.get(memory.base())
+                    && memory.index() == Register::None
                 {
-                    effects.push(Effect::Changes(argument, offset));
+                    let place = memory.displacement().cast_signed();
+                    if is_read {
+                        effects.push(Effect::ReadsBehind(argument, offset, place));
+                    }
+                    if matches!(memory.access(), OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite)
+                    {
+                        effects.push(Effect::ChangesBehind(argument, offset, place));
+                    }
                 }
                 let place = state.place(memory.base(), memory.index(), memory.displacement());
                 if let (Some((_, offset)), Some((number, bytes))) = (place, stored(instruction, state)) {

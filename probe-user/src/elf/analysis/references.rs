@@ -2,6 +2,8 @@
 //!
 //! What a number means is for the caller to decide.
 
+use std::collections::BTreeSet;
+
 use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, OpAccess, Register};
 
 use crate::elf::code::decode::{CallTargets, calls, instructions, target, writes};
@@ -68,46 +70,52 @@ impl Object {
         Ok(before.any(|instruction| writes(&mut factory, &instruction, &[Register::R8])))
     }
 
-    /// Whether a function reads the register of its third argument before it writes it. The calls alone do
-    /// not show this: a compiler that knows all callers may have removed an argument.
+    /// Whether a function reads the register of its third argument before it writes it, on one of its paths:
+    /// compilers move what reports an error before the code that uses the argument. The calls alone do not
+    /// show this: a compiler that knows all callers may have removed an argument.
     pub fn takes_three_arguments(&self, function: &Uses) -> Result<bool, ObjectError> {
-        let code = self.code(function.address, function.size.min(MAX_BODY))?;
-        let mut factory = InstructionInfoFactory::new();
-        let mut first = None;
-        for instruction in instructions(&code, function.address) {
-            let used = factory.info(&instruction).used_registers().iter();
-            let mut third = used.filter(|used| used.register().full_register() == Register::RDX);
-            if let Some(access) = third.next().map(iced_x86::UsedRegister::access) {
-                first = Some(access);
-                break;
-            }
-            // A callee may or may not use the register, and its value is lost after the call.
-            if instruction.is_invalid() || instruction.flow_control() == FlowControl::Call {
-                break;
-            }
-        }
-        Ok(matches!(
-            first,
-            Some(OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
-        ))
+        self.takes(function, Register::RDX)
     }
 
-    /// Whether a function writes to memory other than its stack.
-    pub fn writes_memory(&self, function: &Uses) -> Result<bool, ObjectError> {
+    /// The same for the fifth argument.
+    pub fn takes_five_arguments(&self, function: &Uses) -> Result<bool, ObjectError> {
+        self.takes(function, Register::R8)
+    }
+
+    fn takes(&self, function: &Uses, argument: Register) -> Result<bool, ObjectError> {
         let code = self.code(function.address, function.size.min(MAX_BODY))?;
         let mut factory = InstructionInfoFactory::new();
-        let writes = |instruction: Instruction| {
-            let used = factory.info(&instruction).used_memory();
-            used.iter().any(|memory| {
-                let written =
-                    !matches!(memory.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead);
-                written && !matches!(memory.base(), Register::RSP | Register::RBP)
-            })
-        };
-        Ok(instructions(&code, function.address)
-            .take_while(|instruction| !instruction.is_invalid())
-            .any(writes))
+        let mut visited = BTreeSet::new();
+        let mut begins = vec![function.address];
+        while let Some(begin) = begins.pop() {
+            let inside = usize::try_from(begin.0.wrapping_sub(function.address.0)).unwrap_or(usize::MAX);
+            for instruction in instructions(code.get(inside..).unwrap_or_default(), begin) {
+                if instruction.is_invalid() || !visited.insert(instruction.ip()) {
+                    break;
+                }
+                let used = factory.info(&instruction).used_registers().iter();
+                let mut used = used.filter(|used| used.register().full_register() == argument);
+                match used.next().map(iced_x86::UsedRegister::access) {
+                    Some(access) if is_read(access) => return Ok(true),
+                    Some(_) => break,
+                    None => {}
+                }
+                let flow = instruction.flow_control();
+                if matches!(flow, FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch) {
+                    begins.extend(target(&instruction));
+                }
+                // A callee may or may not use the register, and its value is lost after the call.
+                if !matches!(flow, FlowControl::Next | FlowControl::ConditionalBranch) {
+                    break;
+                }
+            }
+        }
+        Ok(false)
     }
+}
+
+fn is_read(access: OpAccess) -> bool {
+    matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
 }
 
 /// The address that an instruction takes, or the number that it loads.

@@ -23,6 +23,10 @@ const MAX_BODY: u64 = 64 * 1024;
 const TRIES: usize = 8;
 /// Enough bytes for the padding before a function and the last instruction before that.
 const BEFORE: u64 = 16;
+/// `push %rbp; mov %rsp,%rbp`
+const PROLOGUE: [u8; 4] = [0x55, 0x48, 0x89, 0xe5];
+/// The opcode of a call, and how many bytes before the next instruction it is.
+const CALL: (u8, usize) = (0xe8, 5);
 /// Compilers align the start of a function to this.
 const ALIGNMENT: u64 = 16;
 /// Average bytes of code per unwind entry in code that is fully covered by unwind entries.
@@ -84,7 +88,7 @@ impl Object {
             if distance - target >= MAX_BODY {
                 break;
             }
-            if self.follows_an_end(&starts.segment, target)? {
+            if self.is_start(&starts.segment, target)? {
                 let size = self.extent_of(VirtAddr(begin))?;
                 let size = self.before_the_next(starts, target, size)?;
                 if address.0 - begin < size {
@@ -102,11 +106,25 @@ impl Object {
         let after = starts.targets.partition_point(|target| u64::from(*target) <= begin);
         let next = starts.targets.get(after..).unwrap_or_default().iter().map(|target| u64::from(*target));
         for target in next.take_while(|target| *target - begin < size).take(TRIES) {
-            if self.follows_an_end(&starts.segment, target)? {
+            if self.is_start(&starts.segment, target)? {
                 return Ok(target - begin);
             }
         }
         Ok(size)
+    }
+
+    /// Whether a function begins at this call target. Code that is optimised for size has no padding, and a
+    /// function may follow another one's last call, which never returns: then it must set up a frame.
+    fn is_start(&self, segment: &LoadSegment, distance: u64) -> Result<bool, ObjectError> {
+        if self.follows_an_end(segment, distance)? {
+            return Ok(true);
+        }
+        let (opcode, length) = CALL;
+        let Some(begin) = distance.checked_sub(length as u64) else { return Ok(false) };
+        let extent = segment.extent.tail(begin).head(BEFORE);
+        let bytes = self.reader.bytes("code", extent, BEFORE)?;
+        let prologue = bytes.get(length..).unwrap_or_default();
+        Ok(bytes.first() == Some(&opcode) && prologue.starts_with(&PROLOGUE))
     }
 
     /// Whether execution cannot continue across this place: padding or a function-ending instruction precedes
@@ -213,4 +231,35 @@ fn is_nop(bytes: &[u8]) -> bool {
 fn tidy(targets: &mut Vec<u32>) {
     targets.sort_unstable();
     targets.dedup();
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+
+    use crate::elf::fixture::{compile, parse};
+
+    /// Functions without padding. `second` follows a call that never returns.
+    const SOURCE: &str = r#"
+    #define FUNCTION(name, code) asm(".globl " name "\n.type " name ",@function\n" name ":\n" code "\n.size " name ",.-" name)
+    asm(".text");
+    FUNCTION("stops", "ud2");
+    FUNCTION("first", "push %rbp\nmov %rsp,%rbp\n.byte 0xe8\n.long stops-.-4");
+    FUNCTION("second", "push %rbp\nmov %rsp,%rbp\npop %rbp\nret");
+    FUNCTION("third", ".byte 0xe8\n.long first-.-4\n.byte 0xe8\n.long second-.-4\nret");
+    "#;
+
+    #[test]
+    fn a_function_may_follow_a_call_that_never_returns() {
+        let flags = ["-nostdlib", "-static", "-no-pie", "-Wl,-e,third", "-fno-asynchronous-unwind-tables"];
+        let directory = compile(SOURCE, &flags);
+        let names = ["first", "second"];
+        let object = parse(&directory.path().join("fixture"), &names.into_iter().collect()).unwrap();
+        let frames = object.frames().unwrap();
+        for name in names {
+            let function = object.function(name).unwrap();
+            let bounds = frames.at(function.address).unwrap().unwrap();
+            assert_eq!((bounds.address, bounds.size), (function.address, function.size), "{name}");
+        }
+    }
 }

@@ -26,7 +26,17 @@ fn arguments_are_followed() {
     check(
         "mov 8(%rdi),%rax; mov %rcx,(%rax)",
         &[0x48, 0x8b, 0x47, 8, 0x48, 0x89, 8],
-        &[Effect::Reads(0, 8), Effect::Changes(0, 8)],
+        &[Effect::Reads(0, 8), Effect::ChangesBehind(0, 8, 0)],
+    );
+    check(
+        "mov 8(%rdi),%rax; add %rcx,16(%rax)",
+        &[0x48, 0x8b, 0x47, 8, 0x48, 1, 0x48, 16],
+        &[Effect::Reads(0, 8), Effect::ReadsBehind(0, 8, 16), Effect::ChangesBehind(0, 8, 16)],
+    );
+    check(
+        "lea -0x90(%rbp),%r15; movl $4,0x28(%r15)",
+        &[0x4c, 0x8d, 0xbd, 0x70, 0xff, 0xff, 0xff, 0x41, 0xc7, 0x47, 0x28, 4, 0, 0, 0],
+        &[Effect::Keeps { offset: -0x68, number: 4, bytes: 4 }],
     );
     let written = Effect::Writes { argument: 0, offset: 2, number: 1, bytes: 1 };
     check("movb $1,2(%rdi)", &[0xc6, 0x47, 2, 1], &[written]);
@@ -38,6 +48,7 @@ fn arguments_are_followed() {
         &[
             Effect::Reads(0, 24),
             Effect::Reads(0, 16),
+            Effect::ReadsBehind(0, 24, 0x18),
             calls(method, first, Some(AbstractValue::Loaded(0, 16)), third),
             calls(Callee::Slot(0x1011), None, None, None),
         ],

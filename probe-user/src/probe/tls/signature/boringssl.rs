@@ -7,9 +7,9 @@
 use super::evidence::{Evidence, calls, has_all, only, symbol};
 use super::{Answer, Confidence, Locator, SignatureMatch};
 use crate::elf::StringPattern::End;
-use crate::elf::{AbstractValue, CallArguments, Callee, Effect, ObjectError, StringPattern, Uses};
+use crate::elf::{AbstractValue, CallArguments, Callee, Effect, Flow, ObjectError, StringPattern, Uses};
 
-const FILE: StringPattern = End("ssl/ssl_lib.cc");
+const FILE: StringPattern = End("ssl_lib.cc");
 
 /// `ERR_LIB_SSL`.
 const LIBRARY: u64 = 16;
@@ -97,17 +97,19 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
     candidates.retain(|function| {
         function.address != inner.address && calls(function, inner.address) && evidence.takes_length(function)
     });
-    let takes = |function: &Uses| evidence.object.writes_memory(function);
-    match candidates.as_slice() {
-        // Both have the code that they share inlined.
-        [first, second] => match (takes(first)?, takes(second)?) {
-            (true, false) => Ok(Ok((*first).clone())),
-            (false, true) => Ok(Ok((*second).clone())),
-            _ => Ok(Err("SSL_read: cannot be distinguished from SSL_peek")),
-        },
+    let tested = evidence.flow(inner)?;
+    let mut consuming = Vec::new();
+    for candidate in &candidates {
+        if consumes(&evidence.flow(candidate)?, &tested) {
+            consuming.push(*candidate);
+        }
+    }
+    match (candidates.as_slice(), consuming.as_slice()) {
+        // SSL_read has what it shares with SSL_peek inlined, and SSL_peek may not be there at all.
+        ([_] | [_, _], [reader]) => Ok(Ok((*reader).clone())),
         // SSL_read passes its arguments on to SSL_peek, and then consumes the bytes that it returned.
         // AWS-LC's SSL_peek_ex only passes them on.
-        [peek] if !takes(peek)? => {
+        ([peek], []) => {
             let mut readers = Vec::new();
             for caller in evidence.callers(peek.address)? {
                 let flow = evidence.flow(&caller)?;
@@ -116,8 +118,7 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
                         && call.first == Some(AbstractValue::Argument(0, 0))
                         && call.second == Some(AbstractValue::Argument(1, 0))
                 };
-                let changes = flow.effects.iter().any(|effect| matches!(effect, Effect::Changes(0, _)));
-                if changes && flow.calls().any(hands_on) {
+                if consumes(&flow, &tested) && flow.calls().any(hands_on) {
                     readers.push(caller);
                 }
             }
@@ -126,8 +127,23 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
                 Err(_) => Ok(Err("SSL_read: expected one function that consumes what SSL_peek returns")),
             }
         }
+        ([_, _], _) => Ok(Err("SSL_read: cannot be distinguished from SSL_peek")),
         _ => Ok(Err(
             "SSL_read: expected one or two callers of the function that reports the errors of reading",
         )),
     }
 }
+
+/// Whether a function changes a word of the connection that the function for reading tests: the length of the
+/// data that waits to be read, and none of them is 0.
+fn consumes(flow: &Flow, inner: &Flow) -> bool {
+    flow.effects.iter().any(|effect| match effect {
+        Effect::ChangesBehind(0, owner, place) => {
+            inner.effects.contains(&Effect::ReadsBehind(0, *owner, *place))
+        }
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests;

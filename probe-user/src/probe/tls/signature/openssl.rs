@@ -23,6 +23,9 @@ const NO_CONTEXT: u64 = 195;
 /// `SSL_F_SSL_NEW`.
 const NEW: u64 = 186;
 
+/// How a function is found whose internal function alone reports errors.
+const FORWARDS: &str = "alone passes its arguments on to the internal function that reports errors under its name, \
+                        with OpenSSL's numbers";
 /// Ends the message about a direction of which no trace was found.
 const ABSENT: &str = " is not there";
 
@@ -60,10 +63,11 @@ const WAYS: [Way; 2] = [
 ];
 
 /// The functions that were found for one direction.
-struct Side<'u> {
-    public: &'u Uses,
-    internal: Option<&'u Uses>,
-    facts: &'static str,
+enum Side<'u> {
+    /// SSL_read or SSL_write, with the internal function that it calls.
+    Public { public: &'u Uses, internal: Option<&'u Uses>, facts: &'static str },
+    /// Only the internal function: the program is linked with SSL_read_ex or SSL_write_ex alone.
+    Internal(&'u Uses),
 }
 
 /// OpenSSL 1.0.2 to 3.x.
@@ -91,13 +95,35 @@ impl Locator for OpenSsl {
         let mut missing = Vec::new();
         for way in &WAYS {
             match side(evidence, way) {
-                Ok(Some(side)) if !evidence.takes_length(side.public) => {
+                Ok(Some(Side::Public { public, .. })) if !evidence.takes_length(public) => {
                     missing.push(format!("{}: its arguments are not those of the source code", way.public));
                 }
-                Ok(Some(side)) => {
-                    functions.push((way.public, symbol(side.public)));
-                    functions.extend(forwarder(evidence, way, &side)?);
-                    facts.push(format!("{}: {}", way.public, side.facts));
+                Ok(Some(Side::Public { public, internal, facts: found })) => {
+                    functions.push((way.public, symbol(public)));
+                    if let Some(internal) = internal {
+                        // The public function has three parameters, so a fifth argument belongs to the internal
+                        // one.
+                        let has_five = evidence.object.gives_five_arguments(public, internal.address)?;
+                        functions.extend(forwarder(evidence, way, internal, has_five)?);
+                    }
+                    facts.push(format!("{}: {found}", way.public));
+                }
+                Ok(Some(Side::Internal(internal))) => {
+                    let has_five = evidence.object.takes_five_arguments(internal)?;
+                    let forwarder = forwarder(evidence, way, internal, has_five)?;
+                    // Another caller may be SSL_read or SSL_write after all.
+                    let is_alone = evidence.callers(internal.address)?.len() == 1;
+                    match forwarder.filter(|_| is_alone && evidence.takes_length(internal)) {
+                        Some((name, symbol)) => {
+                            functions.push((name, symbol));
+                            facts.push(format!("{name}: {FORWARDS}"));
+                        }
+                        None => missing.push(format!(
+                            "{}: expected one function that passes its arguments on to the internal function \
+                             that reports errors under its name",
+                            way.forwarder
+                        )),
+                    }
                 }
                 Ok(None) => missing.push(format!("{}{ABSENT}", way.public)),
                 Err(Doubt(doubt, candidate)) => {
@@ -137,6 +163,9 @@ fn side<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, D
     if named.is_empty() && internal.is_empty() {
         return numbered(evidence, way);
     }
+    if let ([], [internal]) = (named.as_slice(), internal.as_slice()) {
+        return Ok(Some(Side::Internal(internal)));
+    }
     let Some(public) = only(&named) else {
         return Err(Doubt("expected one function that reports a bad length under its name", None));
     };
@@ -146,12 +175,12 @@ fn side<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, D
         [internal] if internal.address == public.address => {
             let facts =
                 "reports errors under its own and its internal function's name, with OpenSSL's numbers";
-            Ok(Some(Side { public, internal: None, facts }))
+            Ok(Some(Side::Public { public, internal: None, facts }))
         }
         [internal] if calls(public, internal.address) => {
             let facts = "reports errors under its name with OpenSSL's numbers, and calls the internal \
              function that does";
-            Ok(Some(Side { public, internal: Some(internal), facts }))
+            Ok(Some(Side::Public { public, internal: Some(internal), facts }))
         }
         [_] => doubt("does not call the internal function that reports errors under its name"),
         [] => doubt("no internal function reports errors under its name"),
@@ -159,7 +188,7 @@ fn side<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>>, D
         several if several.iter().any(|internal| internal.address == public.address) => {
             let facts =
                 "alone reports errors under its own and its internal function's name, with OpenSSL's numbers";
-            Ok(Some(Side { public, internal: None, facts }))
+            Ok(Some(Side::Public { public, internal: None, facts }))
         }
         _ => doubt("several internal functions report errors under its name, and it is none of them"),
     }
@@ -173,16 +202,17 @@ fn numbered<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>
     let doubt = |why, public: &Uses| Err(Doubt(why, Some(symbol(public))));
     match (of_length.as_slice(), of_state.as_slice(), internal.as_slice()) {
         ([], [], []) => Ok(None),
+        ([], [], [internal]) => Ok(Some(Side::Internal(internal))),
         // OpenSSL 1.1.1.
         ([public], [], [internal]) if calls(public, internal.address) => {
             let facts =
                 "reports errors of ssl_lib.c under its number, and calls the internal function that does";
-            Ok(Some(Side { public, internal: Some(internal), facts }))
+            Ok(Some(Side::Public { public, internal: Some(internal), facts }))
         }
         // OpenSSL 1.0.2 and 1.1.0.
         ([], [public], []) => {
             let facts = "alone reports an uninitialized connection in ssl_lib.c under its number";
-            Ok(Some(Side { public, internal: None, facts }))
+            Ok(Some(Side::Public { public, internal: None, facts }))
         }
         ([public], ..) | ([], [public], _) => {
             doubt("the functions that report its errors do not fit", public)
@@ -191,21 +221,20 @@ fn numbered<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>
     }
 }
 
-/// The function that passes its arguments on to the internal one. Python and Rust call it.
+/// The function that passes its arguments on to the internal one, which has five of them or four. Python and
+/// Rust call it.
 fn forwarder(
     evidence: &Evidence<'_>,
     way: &Way,
-    side: &Side<'_>,
+    internal: &Uses,
+    has_five: bool,
 ) -> Result<Option<(&'static str, Symbol)>, ObjectError> {
-    let Some(internal) = side.internal else { return Ok(None) };
     let mut forwarders = Vec::new();
     for caller in evidence.callers(internal.address)? {
-        if caller.address != side.public.address && evidence.forwards(&caller, internal.address)? {
+        if evidence.forwards(&caller, internal.address)? {
             forwarders.push(symbol(&caller));
         }
     }
-    // The public function has three parameters, so a fifth argument belongs to the internal one.
-    let has_five = evidence.object.gives_five_arguments(side.public, internal.address)?;
     let name = match (has_five, way.forwarder_of_five) {
         (false, _) => way.forwarder,
         (true, Some(name)) => name,

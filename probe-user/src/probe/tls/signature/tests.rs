@@ -67,7 +67,7 @@ void start(SSL *s, char *data, size_t *done) {
 }
 "#;
 
-const LINKAGE: [&[&str]; 5] = [
+pub(super) const LINKAGE: [&[&str]; 5] = [
     &["-shared", "-Wl,-e,start"],
     &["-nostdlib", "-static", "-no-pie", "-fno-pie", "-Wl,-e,start"],
     &["-nostdlib", "-static-pie", "-fPIE", "-Wl,-e,start"],
@@ -76,7 +76,7 @@ const LINKAGE: [&[&str]; 5] = [
 ];
 
 /// A fixture with its symbols, and the bytes of the same file without.
-fn fixture(source: &str, flags: &[&str]) -> (Object, Vec<u8>) {
+pub(super) fn fixture(source: &str, flags: &[&str]) -> (Object, Vec<u8>) {
     let directory = compile(source, flags);
     let path = directory.path().join("fixture");
     let truth = parse(&path, &symbol_filter()).unwrap();
@@ -84,20 +84,20 @@ fn fixture(source: &str, flags: &[&str]) -> (Object, Vec<u8>) {
     (truth, std::fs::read(directory.path().join("fixture")).unwrap())
 }
 
-fn stripped(bytes: &[u8]) -> Object {
+pub(super) fn stripped(bytes: &[u8]) -> Object {
     let object = parse_bytes(bytes, &symbol_filter()).unwrap();
     assert!(object.symbols().is_empty(), "{:?}", object.symbols());
     object
 }
 
-fn only(object: &Object) -> SignatureMatch {
+pub(super) fn only(object: &Object) -> SignatureMatch {
     let super::Search { located: mut found, failed, .. } = locate(object, |_| true, std::iter::empty());
     assert!(failed.is_empty(), "{failed:?}");
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
 }
 
-fn addresses(located: &SignatureMatch) -> BTreeMap<&'static str, VirtAddr> {
+pub(super) fn addresses(located: &SignatureMatch) -> BTreeMap<&'static str, VirtAddr> {
     located.functions.iter().map(|(name, symbol)| (*name, symbol.address)).collect()
 }
 
@@ -156,6 +156,31 @@ fn internal_functions_that_are_part_of_each_caller() {
         for (name, address) in found {
             assert_eq!(Some(address), truth.function(name).map(|symbol| symbol.address), "{name} {flags:?}");
         }
+    }
+}
+
+#[test]
+fn programs_that_are_linked_with_an_extended_function_alone() {
+    let cases: [(&str, &str, &[&str]); 2] = [
+        (" + SSL_write(s, data, 4)", "", &["SSL_new", "SSL_read", "SSL_read_ex", "SSL_write_ex2"]),
+        (
+            "SSL_read(SSL_new(s), data, 3)",
+            "SSL_new(s)->state",
+            &["SSL_new", "SSL_read_ex", "SSL_write", "SSL_write_ex2"],
+        ),
+    ];
+    for (flags, (from, to, names)) in LINKAGE.into_iter().flat_map(|flags| cases.map(|case| (flags, case))) {
+        let (truth, bytes) = fixture(&OPENSSL.replace(from, to), flags);
+        let object = stripped(&bytes);
+        let located = only(&object);
+        assert_eq!(located.certainty, Confidence::High, "{flags:?}: {}", located.why);
+        let found = addresses(&located);
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), names, "{flags:?}");
+        for (name, address) in found {
+            assert_eq!(Some(address), truth.function(name).map(|symbol| symbol.address), "{name} {flags:?}");
+        }
+        let found = hooks(&object).unwrap();
+        assert_eq!((found.unseen.len(), found.skipped.len()), (0, 0), "{found:?}");
     }
 }
 

@@ -1,0 +1,103 @@
+//! BoringSSL without symbols: what is found in a program that is built like it.
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
+
+use crate::probe::tls::signature::Confidence;
+use crate::probe::tls::signature::tests::{LINKAGE, addresses, fixture, only, stripped};
+
+/// The functions and errors of BoringSSL, as far as the locator depends on them. `PEEK` decides whether
+/// SSL_peek is a function of its own, and `ORDER` whether an error comes before the use of the arguments.
+const BORINGSSL: &str = r#"
+typedef unsigned long size_t;
+typedef struct ssl SSL;
+struct state { long error; const char *data; size_t waits; };
+struct ssl { int (*fill)(SSL *); int (*ready)(SSL *); struct state *s3; void *quic; long done; };
+#define AWAY __attribute__((noipa, used)) static
+#define ERROR(reason) ERR_put_error(16, 0, reason, FILE_PATH, __LINE__)
+volatile long sink;
+AWAY void ERR_put_error(int library, int unused, int reason, const char *file, unsigned line) { sink = library + reason + file[line]; }
+AWAY void copy(void *to, const void *from, size_t length) { sink = length + (long)to + (long)from; }
+AWAY int ssl_read_impl(SSL *s) {
+    if (!s->ready) { ERROR(226); return -1; }
+    while (s->s3->waits == 0) {
+        int r = s->ready(s);
+        if (r < 0) return r;
+        if (r == 0) { ERROR(215); return -1; }
+        if (s->fill(s) <= 0) return -1;
+    }
+    return 1;
+}
+PEEK int SSL_peek(SSL *s, void *buf, int num) {
+    if (__builtin_expect(!!s->quic, LIKELY)) { ERROR(66); return -1; }
+    int r = ssl_read_impl(s);
+    if (r <= 0) return r;
+    if (num <= 0) return num;
+    size_t todo = s->s3->waits < (size_t)num ? s->s3->waits : (size_t)num;
+    copy(buf, s->s3->data, todo);
+    return (int)todo;
+}
+AWAY int SSL_read(SSL *s, void *buf, int num) {
+    int r = SSL_peek(s, buf, num);
+    if (r <= 0) return r;
+    CONSUME
+    return r;
+}
+AWAY int SSL_write(SSL *s, const void *buf, int num) {
+    if (s->quic) { ERROR(66); return -1; }
+    if (!s->ready) { ERROR(226); return -1; }
+    int r = s->ready(s);
+    if (r < 0) return r;
+    if (r == 0) { ERROR(215); return -1; }
+    if (num < 0) { ERROR(111); return -1; }
+    copy(s, buf, (size_t)num);
+    return num;
+}
+AWAY int SSL_shutdown(SSL *s) {
+    if (!s->ready) { ERROR(226); return -1; }
+    if (s->done) { ERROR(194); return -1; }
+    return ssl_read_impl(s);
+}
+AWAY SSL *SSL_new(SSL *s) { if (!s) { ERROR(185); return 0; } s->done = 1; return s; }
+void start(SSL *s, char *data) {
+    sink = SSL_read(SSL_new(s), data, 3) + SSL_write(s, data, 4) + SSL_shutdown(s);
+    MORE
+}
+"#;
+
+const CONSUME: &str = "-DCONSUME=s->s3->data+=r; s->s3->waits-=r;";
+const PATH: &str = "-DFILE_PATH=\"../../vendor/boringssl/ssl/ssl_lib.cc\"";
+const OWN: &str = "-DPEEK=AWAY";
+const INLINED: &str = "-DPEEK=static inline __attribute__((always_inline))";
+
+#[test]
+fn read_is_found_whether_or_not_peek_is_a_function_of_its_own() {
+    let cases: [(&str, &[&str]); 5] = [
+        ("peek is called", &[OWN, "-DMORE=", "-DLIKELY=0"]),
+        ("peek is called, errors first", &[OWN, "-DMORE=", "-DLIKELY=1"]),
+        ("peek is inlined and gone", &[INLINED, "-DMORE=", "-DLIKELY=0"]),
+        ("peek is inlined and gone, errors first", &[INLINED, "-DMORE=", "-DLIKELY=1"]),
+        ("peek is inlined and there", &[INLINED, "-DMORE=sink=(long)&SSL_peek;", "-DLIKELY=1"]),
+    ];
+    for linkage in LINKAGE {
+        for (what, flags) in cases {
+            let flags = [linkage, &[PATH, CONSUME], flags].concat();
+            let (truth, bytes) = fixture(BORINGSSL, &flags);
+            let located = only(&stripped(&bytes));
+            assert_eq!(located.certainty, Confidence::High, "{what} {linkage:?}: {}", located.why);
+            let found = addresses(&located);
+            assert_eq!(found.keys().copied().collect::<Vec<_>>(), ["SSL_new", "SSL_read", "SSL_write"]);
+            for (name, address) in found {
+                assert_eq!(Some(address), truth.function(name).map(|symbol| symbol.address), "{name} {what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_function_that_does_not_consume_is_not_read() {
+    for (what, peek) in [("peek is called", OWN), ("peek is inlined", INLINED)] {
+        let other = "-DCONSUME=s->s3->error=r;";
+        let flags = [LINKAGE[0], &[PATH, other, peek, "-DMORE=", "-DLIKELY=0"]].concat();
+        let located = only(&stripped(&fixture(BORINGSSL, &flags).1));
+        assert_eq!(located.certainty, Confidence::Low, "{what}: {located:?}");
+    }
+}
