@@ -1,6 +1,7 @@
 //! Whether both what an implementation sends and what it receives is seen.
 
 use crate::event::Direction;
+use crate::plan::Hook;
 use crate::probe::{ProbeMatch, UnseenPart};
 
 /// How many reasons are given.
@@ -11,17 +12,26 @@ const REASONS: usize = 2;
 pub(super) struct DirectionCheck {
     hooks: usize,
     skipped: usize,
+    shared: Vec<Direction>,
 }
 
 impl DirectionCheck {
     pub(super) fn begin(found: &ProbeMatch) -> Self {
-        Self { hooks: found.hooks.len(), skipped: found.skipped.len() }
+        Self { hooks: found.hooks.len(), skipped: found.skipped.len(), shared: Vec::new() }
+    }
+
+    /// Takes note of a function that is hooked already, as part of another implementation: the linker folds
+    /// identical code.
+    pub(super) fn share(&mut self, hook: &Hook) {
+        self.shared.extend(hook.direction());
     }
 
     /// Adds what is not seen of an implementation of this name.
     pub(super) fn end(self, name: &str, found: &mut ProbeMatch) {
         let hooks = found.hooks.get(self.hooks..).unwrap_or_default();
-        let sees = |direction| hooks.iter().any(|hook| hook.direction() == Some(direction));
+        let sees = |direction| {
+            hooks.iter().any(|hook| hook.direction() == Some(direction)) || self.shared.contains(&direction)
+        };
         let reasons = found.skipped.iter().skip(self.skipped).take(REASONS).map(String::as_str);
         let reasons = match reasons.collect::<Vec<_>>().join("; ") {
             none if none.is_empty() => "no function that does it was found".to_owned(),
@@ -44,16 +54,18 @@ mod tests {
 
     use super::*;
     use crate::elf::FileOffset;
-    use crate::plan::{Hook, ProbeProgram};
+    use crate::plan::ProbeProgram;
+
+    fn hook(direction: IoDirection) -> Hook {
+        let length = LengthSource::Returned;
+        let shape = CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All };
+        Hook::new(ProbeProgram::Io, "x".into(), FileOffset(0), shape.pack())
+    }
 
     fn check(directions: &[IoDirection], skipped: &[&str], expected: &[UnseenPart]) {
         let mut found = ProbeMatch { skipped: vec!["SSL_peek: of another".into()], ..ProbeMatch::default() };
         let begun = DirectionCheck::begin(&found);
-        for direction in directions {
-            let (length, direction) = (LengthSource::Returned, *direction);
-            let shape = CallShape { handle: 0, buffer: 1, length, direction, calls: Calls::All };
-            found.hooks.push(Hook::new(ProbeProgram::Io, "x".into(), FileOffset(0), shape.pack()));
-        }
+        found.hooks.extend(directions.iter().map(|direction| hook(*direction)));
         found.skipped.extend(skipped.iter().map(|reason| (*reason).to_owned()));
         begun.end("TLS", &mut found);
         assert_eq!(found.unseen, expected);
@@ -70,5 +82,12 @@ mod tests {
         check(&[Transmit], &["a: b", "c: d", "e: f"], &[UnseenPart::Direction(Direction::Receive, receives)]);
         let both = "TLS: what it sends and receives is not seen: a: b".to_owned();
         check(&[], &["a: b"], &[UnseenPart::Other(both)]);
+        let mut found = ProbeMatch::default();
+        let mut begun = DirectionCheck::begin(&found);
+        for direction in [Receive, Transmit] {
+            begun.share(&hook(direction));
+        }
+        begun.end("TLS", &mut found);
+        assert_eq!(found.unseen, []);
     }
 }

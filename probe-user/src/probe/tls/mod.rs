@@ -194,11 +194,12 @@ impl HookGroups {
         }
     }
 
-    /// Names the library of those hooks whose library is another one than the object is named after.
+    /// Names the library of those hooks whose library, or version of it, is another one than the object is named
+    /// after.
     fn name(self, found: &mut ProbeMatch) {
         for (range, library) in self.0 {
             let Some(LibraryInfo { implementation: Some(name), version, .. }) = library else { continue };
-            if found.library.implementation.as_ref() == Some(&name) {
+            if found.library.implementation.as_ref() == Some(&name) && found.library.version == version {
                 continue;
             }
             let implementation = Arc::new(HookImplementation { name, version });

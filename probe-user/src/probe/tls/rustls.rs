@@ -84,7 +84,7 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo
     let mark = if has(Role::Receives) { None } else { mark(object, named(), found) };
     let versions = versions(object);
     let version = versions.first().cloned();
-    let layout = layout_version(&versions);
+    let layout = sending(layout_version(&versions));
     let facts = facts(object, version);
     let check = DirectionCheck::begin(found);
     let (first, named_before) = (found.hooks.len(), found.unseen.len());
@@ -159,7 +159,7 @@ fn add_handlers(object: &Object, found: &mut ProbeMatch) {
     found.skipped.extend(search.failed);
     for located in &search.located {
         match located.certainty {
-            Confidence::High => add_functions(object, located, found),
+            Confidence::High => add_functions(object, located, None, found),
             Confidence::Low => {
                 found.skipped.push(format!(
                     "{API}: no symbol for {RECEIVES}, and its callers are not certain ({})",
@@ -200,14 +200,20 @@ pub(super) fn add_located(
             found.evidence.push(format!("{API} guessed (--guess), by signature: {}", located.why));
         }
     }
-    let check = DirectionCheck::begin(found);
-    add_functions(object, located, found);
+    let mut check = DirectionCheck::begin(found);
+    add_functions(object, located, Some(&mut check), found);
     check.end(API, found);
     facts(object, version)
 }
 
-fn add_functions(object: &Object, located: &SignatureMatch, found: &mut ProbeMatch) {
-    let version = located.version.as_deref();
+fn add_functions(
+    object: &Object,
+    located: &SignatureMatch,
+    mut check: Option<&mut DirectionCheck>,
+    found: &mut ProbeMatch,
+) {
+    // Whatever the version: a sending function is only found by how it takes its chunks.
+    let layout = Some(BufferLayout::RustChunks);
     for (name, symbol) in &located.functions {
         let name = match *name {
             HANDLES => HANDLER.to_owned(),
@@ -217,9 +223,13 @@ fn add_functions(object: &Object, located: &SignatureMatch, found: &mut ProbeMat
         let entry = object.entry_site(symbol.address, symbol.size);
         let entry = entry.map(|(offset, _)| offset).map_err(|error| error_chain::in_one_line(&error));
         let ends = || all_ends(object.returns_without_symbols(symbol.address, symbol.size));
-        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, (version, located.mark))) {
-            // A function that symbols named and that was hooked already.
-            Ok(hook) if found.hooks.iter().any(|other| other.offset == hook.offset) => {}
+        match entry.and_then(|entry| hook(name.clone(), role, entry, ends, (layout, located.mark))) {
+            // A function that symbols named, or that several copies of rustls share, and that was hooked already.
+            Ok(hook) if found.hooks.iter().any(|other| other.offset == hook.offset) => {
+                if let Some(check) = &mut check {
+                    check.share(&hook);
+                }
+            }
             Ok(hook) => found.hooks.push(hook),
             Err(reason) => found.skipped.push(format!("{name}: {reason}")),
         }
@@ -258,7 +268,7 @@ fn hook(
     role: Role,
     entry: FileOffset,
     ends: impl FnOnce() -> Result<Vec<ExitSite>, String>,
-    (version, mark): (Option<&str>, Option<u8>),
+    (layout, mark): (Option<BufferLayout>, Option<u8>),
 ) -> Result<Hook, String> {
     let arguments = |direction, form: BufferLayout| {
         let length = LengthSource::Returned;
@@ -266,7 +276,7 @@ fn hook(
     };
     let (program, arguments, ends) = match role {
         Role::Sends | Role::Buffers => {
-            let form = sending(version)
+            let form = layout
                 .ok_or("the version of rustls, on which the place of the data depends, is not certain")?;
             (ProbeProgram::IoVec, arguments(IoDirection::Transmit, form), ends()?)
         }

@@ -30,11 +30,18 @@ const MAX_FUNCTIONS: usize = 256;
 /// that sends.
 const MAX_LEVELS: usize = 2;
 
+/// How many functions, such as `ChunkVecBuffer::append`, may be between the one that fills a queue and
+/// `VecDeque::push_back`.
+const MAX_APPENDING: usize = 2;
+/// Size of a `ChunkVecBuffer`; its queue is somewhere inside.
+const BUFFER_BYTES: i64 = 0x38;
+
 /// The offset of `MessageEncrypter::encrypt` in the vtable, after destructor, size and alignment.
 const ENCRYPT: u64 = 0x18;
-/// `ContentType::ApplicationData` and `ProtocolVersion::TLSv1_2` as in memory: value and size.
-const APPLICATION_DATA: (u64, usize) = (3, 1);
-const VERSION: (u64, usize) = (4, 2);
+/// `ContentType::ApplicationData` and `ProtocolVersion::TLSv1_2` as in memory: the value, and its sizes, with
+/// or without the padding after it.
+const APPLICATION_DATA: (u64, [usize; 2]) = (3, [1, 2]);
+const VERSION: (u64, [usize; 2]) = (4, [2, 4]);
 /// The offsets of the words of an `OutboundChunks`, a `Payload`, and a `VecDeque`.
 const CHUNKS: [i64; 4] = [0, 8, 16, 24];
 const PAYLOAD: [i64; 3] = [0, 8, 16];
@@ -87,10 +94,12 @@ fn crate_version(path: &str, file: &str) -> Option<String> {
 impl Search<'_> {
     fn one(&self, version: Option<String>, places: &[VirtAddr]) -> Result<Answer, ObjectError> {
         let encrypting = self.encrypting(places)?;
-        let sends = |(flow, owner): &&(Flow, u8)| {
-            *owner == 0 && reads_exactly(flow, 1, &CHUNKS) && makes_records(flow)
-        };
-        let senders: Vec<&Flow> = encrypting.iter().filter(sends).map(|(flow, _)| flow).collect();
+        let mut senders: Vec<&Flow> = Vec::new();
+        for found in &encrypting {
+            if self.sends(found)? {
+                senders.push(&found.0);
+            }
+        }
         let mut functions = Vec::new();
         let mut mark = None;
         let missing = match senders.as_slice() {
@@ -99,7 +108,7 @@ impl Search<'_> {
                     .push((if sender.read_of(2).next().is_some() { BUFFERS } else { SENDS }, symbol(sender)));
                 let queues = self.queues(sender)?;
                 let around = self.around(&queues)?;
-                let receivers = self.receivers(&queues, &around);
+                let receivers = self.receivers(&queues, &around)?;
                 let handlers = self.handlers(&queues, around, &receivers, version.as_deref())?;
                 functions.extend(self.begins(sender, &encrypting)?.map(|begins| (BEGINS, symbol(&begins))));
                 match (receivers.as_slice(), handlers) {
@@ -157,7 +166,11 @@ impl Search<'_> {
             takers.into_iter().filter_map(|flow| encrypts(&flow).map(|owner| (flow, owner))).collect();
         let mut next: Vec<VirtAddr> = encrypting.iter().map(|(flow, _)| flow.address).collect();
         for _ in 0..MAX_LEVELS {
-            if encrypting.iter().any(sends) {
+            let mut is_found = false;
+            for found in &encrypting {
+                is_found = is_found || self.sends(found)?;
+            }
+            if is_found {
                 break;
             }
             let mut around = self.callers(&next)?;
@@ -188,6 +201,32 @@ impl Search<'_> {
         }
     }
 
+    /// Whether a function makes application data records from its second argument; its first is the
+    /// connection.
+    fn sends(&self, (flow, owner): &(Flow, u8)) -> Result<bool, ObjectError> {
+        Ok(*owner == 0 && makes_records(flow) && self.takes(flow, &CHUNKS)?)
+    }
+
+    /// Whether a function reads exactly these words of its second argument, itself or in a function to which
+    /// it passes the argument.
+    fn takes(&self, flow: &Flow, words: &[i64]) -> Result<bool, ObjectError> {
+        if flow.read_of(1).any(|word| !words.contains(&word)) {
+            return Ok(false);
+        }
+        if reads_exactly(flow, 1, words) {
+            return Ok(true);
+        }
+        let argument = Some(AbstractValue::Argument(1, 0));
+        for call in flow.calls().filter(|call| call.first == argument || call.second == argument) {
+            let callee = self.leads_to(call.callee).into_iter().collect();
+            let number = u8::from(call.first != argument);
+            if self.flows(callee)?.iter().any(|callee| reads_exactly(callee, number, words)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The functions that call one that grows one of the queues.
     fn around(&self, queues: &[Queue]) -> Result<Vec<Flow>, ObjectError> {
         let mut growers: Vec<VirtAddr> = queues.iter().map(|(grower, _)| *grower).collect();
@@ -196,15 +235,51 @@ impl Search<'_> {
     }
 
     /// The functions that put their argument into the queue of received data.
-    fn receivers(&self, queues: &[Queue], around: &[Flow]) -> Vec<Flow> {
-        let fills = |flow: &Flow| self.own_queues(flow).iter().any(|queue| is_beside(queues, *queue));
-        let receivers = around.iter().filter(|flow| reads_exactly(flow, 1, &PAYLOAD) && fills(flow));
-        receivers.cloned().collect()
+    fn receivers(&self, queues: &[Queue], around: &[Flow]) -> Result<Vec<Flow>, ObjectError> {
+        let mut receivers: Vec<Flow> = Vec::new();
+        let mut around = around.to_vec();
+        for _ in 0..=MAX_APPENDING {
+            let mut appending = Vec::new();
+            for flow in around {
+                if self.appended(&flow, MAX_APPENDING)?.is_some() {
+                    appending.push(flow.address);
+                }
+                let fills = self.own_queues(&flow)?.iter().any(|queue| is_beside(queues, *queue));
+                let is_new = receivers.iter().all(|other| other.address != flow.address);
+                if is_new && fills && self.takes(&flow, &PAYLOAD)? {
+                    receivers.push(flow);
+                }
+            }
+            around = self.callers(&appending)?;
+        }
+        Ok(receivers)
+    }
+
+    /// The queue in the first argument of a function that puts its second argument into it:
+    /// `VecDeque::push_back`, and `ChunkVecBuffer::append`, which calls it.
+    fn appended(&self, flow: &Flow, levels: usize) -> Result<Option<Queue>, ObjectError> {
+        for call in flow.calls() {
+            let Some(AbstractValue::Argument(0, offset @ 0..BUFFER_BYTES)) = call.first else { continue };
+            let Some(callee) = self.leads_to(call.callee) else { continue };
+            if DEQUE.iter().all(|word| flow.reads(0, offset + word)) {
+                return Ok(Some((callee, offset)));
+            }
+            let Some(left) = levels.checked_sub(1) else { continue };
+            if call.second != Some(AbstractValue::Argument(1, 0)) {
+                continue;
+            }
+            for inner in self.flows(vec![callee])?.iter().filter(|inner| inner.address == callee) {
+                if let Some((grower, inner)) = self.appended(inner, left)? {
+                    return Ok(Some((grower, offset + inner)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The queues that a sender fills, directly or in functions to which it passes the connection.
     fn queues(&self, sender: &Flow) -> Result<Vec<Queue>, ObjectError> {
-        let mut queues = self.own_queues(sender);
+        let mut queues = self.own_queues(sender)?;
         let mut visited = vec![sender.address];
         let mut next: Vec<Flow> = vec![sender.clone()];
         for _ in 0..2 {
@@ -216,24 +291,32 @@ impl Search<'_> {
             }
             visited.extend(&callees);
             next = self.flows(callees)?;
-            queues.extend(next.iter().flat_map(|flow| self.own_queues(flow)));
+            for flow in &next {
+                queues.extend(self.own_queues(flow)?);
+            }
         }
         queues.sort_unstable();
         queues.dedup();
         Ok(queues)
     }
 
-    /// The queues of the connection, its first argument, that a function fills directly.
-    fn own_queues(&self, flow: &Flow) -> Vec<Queue> {
-        let calls = flow.calls().filter_map(|call| match call.first {
-            Some(AbstractValue::Argument(0, offset)) if offset > 0 => {
-                Some((self.leads_to(call.callee)?, offset))
+    /// The queues of the connection, its first argument, that a function fills, directly or by a function that
+    /// appends to a queue.
+    fn own_queues(&self, flow: &Flow) -> Result<Vec<Queue>, ObjectError> {
+        let mut queues = Vec::new();
+        for call in flow.calls() {
+            let Some(AbstractValue::Argument(0, offset @ 1..)) = call.first else { continue };
+            let Some(callee) = self.leads_to(call.callee) else { continue };
+            if DEQUE.iter().all(|word| flow.reads(0, offset.saturating_add(*word))) {
+                queues.push((callee, offset));
+                continue;
             }
-            _ => None,
-        });
-        calls
-            .filter(|(_, queue)| DEQUE.iter().all(|word| flow.reads(0, queue.saturating_add(*word))))
-            .collect()
+            for appending in self.flows(vec![callee])?.iter().filter(|flow| flow.address == callee) {
+                let queue = self.appended(appending, MAX_APPENDING)?;
+                queues.extend(queue.map(|(grower, inner)| (grower, offset.saturating_add(inner))));
+            }
+        }
+        Ok(queues)
     }
 
     /// The function that allows data to be sent: it sets a flag that the others read, and then sends the data
@@ -309,16 +392,13 @@ fn encrypts(flow: &Flow) -> Option<u8> {
     })
 }
 
-/// Whether a function makes application data records from its second argument; its first is the connection.
-fn sends((flow, owner): &(Flow, u8)) -> bool {
-    *owner == 0 && reads_exactly(flow, 1, &CHUNKS) && makes_records(flow)
-}
-
 /// Whether a function makes application data records: it stores type and version next to each other.
 fn makes_records(flow: &Flow) -> bool {
-    let stored = |wanted: (u64, usize)| {
+    let stored = |(wanted, sizes): (u64, [usize; 2])| {
         flow.effects.iter().filter_map(move |effect| match effect {
-            Effect::Keeps { offset, number, bytes } if (*number, *bytes) == wanted => Some(*offset),
+            Effect::Keeps { offset, number, bytes } if *number == wanted && sizes.contains(bytes) => {
+                Some(*offset)
+            }
             _ => None,
         })
     };

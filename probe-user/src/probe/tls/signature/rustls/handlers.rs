@@ -9,7 +9,7 @@
 
 use probe_common::{MAX_MARK, message_mark};
 
-use super::{BUFFER, MAX_FUNCTIONS, PAYLOAD, Queue, Search, crate_version, reads_exactly};
+use super::{BUFFER, BUFFER_BYTES, MAX_FUNCTIONS, PAYLOAD, Queue, Search, crate_version, reads_exactly};
 use crate::elf::{AbstractValue, Assumption, CallArguments, Flow, Object, ObjectError, VirtAddr};
 
 /// Indices of the arguments of `handle`: before them are the returned state and the handler itself.
@@ -20,8 +20,6 @@ const DATA: [i64; 4] = [0, 8, 16, 24];
 /// How many functions, such as `ChunkVecBuffer::append`, may be between a handler and the one that grows its
 /// queue.
 const MAX_LEVELS: usize = 2;
-/// Size of a `ChunkVecBuffer`; its queue is somewhere inside.
-const BUFFER_BYTES: i64 = 0x38;
 /// Limit of the candidate handlers: two sides of a connection in two versions of TLS make four.
 const MAX_HANDLERS: usize = 8;
 /// Size limit of a handler, which is analysed many times.
@@ -190,7 +188,7 @@ impl Search<'_> {
             if !receives(&flow)? {
                 continue;
             }
-            if found.is_some() || mark.is_none() || !self.takes(&flow)? {
+            if found.is_some() || mark.is_none() || !self.takes_payload(&flow)? {
                 return Ok(None);
             }
             found = mark;
@@ -200,7 +198,7 @@ impl Search<'_> {
 
     /// Whether a handler uses the `Payload` of its message and nothing else of it, directly or in a function
     /// to which it passes the payload.
-    fn takes(&self, flow: &Flow) -> Result<bool, ObjectError> {
+    fn takes_payload(&self, flow: &Flow) -> Result<bool, ObjectError> {
         if flow.read_of(MESSAGE).any(|word| !DATA.contains(&word)) {
             return Ok(false);
         }
@@ -258,7 +256,7 @@ pub(in crate::probe::tls) fn mark_of_data(
 ) -> Result<Option<u8>, ObjectError> {
     let search = Search { object, frames: object.frames()?, pointers: object.pointers()? };
     let has_part = |call: CallArguments| matches!(call.first, Some(AbstractValue::Inside(CONTEXT, 0, offset)) if offset > 0);
-    let receives = |flow: &Flow| Ok(flow.calls().any(has_part) && search.takes(flow)?);
+    let receives = |flow: &Flow| Ok(flow.calls().any(has_part) && search.takes_payload(flow)?);
     let mut marks = Vec::new();
     for handler in handlers.iter().take(MAX_HANDLERS) {
         marks.push(search.mark(*handler, receives)?);

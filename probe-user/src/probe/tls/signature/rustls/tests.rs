@@ -141,6 +141,86 @@ fn stripped_functions_are_where_the_symbols_were_however_it_is_linked() {
     }
 }
 
+/// What the compiler keeps as functions of its own if it optimises for size.
+const SMALL: [(&str, &str); 4] = [
+    (
+        "AWAY void queue_tls_message",
+        "AWAY void push_back(struct deque *queue, size_t *what) { PUSH(queue, what); }\n\
+         AWAY void append(struct buffer *b, size_t *m) { if (m[2]) push_back(&b->chunks, m); b->used += m[2]; }\n\
+         AWAY void into_vec(size_t *out, const size_t *m) { out[0] = m[0], out[1] = m[1], out[2] = m[2]; }\n\
+         AWAY void split(struct chunks *out, const struct chunks *all, size_t at) {\n\
+             *out = *all; if (at < all->end) out->end = at; }\n\
+         AWAY void queue_tls_message",
+    ),
+    ("if (m[2]) PUSH(&c->sendable.chunks, m);", "append(&c->sendable, m);"),
+    (
+        "const struct chunks all = *chunks, *p = &all;",
+        "struct chunks all, *p = &all; split(p, chunks, chunks->list ? chunks->end - chunks->start : chunks->start);",
+    ),
+    (
+        "size_t m[3] = { payload[0], payload[1], payload[2] };\n    if (m[0] == 1UL << 63) m[1] = sink;\n    \
+         if (m[2]) PUSH(&c->received.chunks, m);",
+        "size_t m[3];\n    into_vec(m, payload);\n    append(&c->received, m);",
+    ),
+];
+
+#[test]
+fn a_program_that_is_optimised_for_size() {
+    let apart = SMALL.iter().fold(RUSTLS.to_owned(), |source, (from, to)| {
+        assert!(source.contains(from), "{from}");
+        source.replacen(from, to, 1)
+    });
+    let options: [&[&str]; 3] =
+        [&[], &["-fno-omit-frame-pointer"], &["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]];
+    for (linkage, options) in LINKAGE.into_iter().flat_map(|linkage| options.map(|more| (linkage, more))) {
+        let flags = [&USUAL[..], linkage, options].concat();
+        let directory = compile(&apart, &[&["-fno-tree-vectorize"], &flags[..]].concat());
+        let truth = parse(&directory.path().join("fixture"), &FUNCTIONS.into_iter().collect()).unwrap();
+        let object = parse_bytes(&stripped(&apart, &flags), &symbol_filter()).unwrap();
+        let located = only(&object);
+        assert_eq!(located.certainty, Confidence::High, "{linkage:?} {options:?}: {located:?}");
+        for (name, symbol) in &located.functions {
+            let truth = truth.function(name).map(|truth| truth.address);
+            assert_eq!(Some(symbol.address), truth, "{name} {linkage:?} {options:?}");
+        }
+        assert_eq!(located.functions.len(), 3, "{linkage:?} {options:?}: {located:?}");
+    }
+}
+
+/// The source with other names for what it defines, and no version.
+fn second_copy() -> String {
+    let names = "location path unwrap deque buffer chunks message methods connection panic grow queue_tls_message \
+                 send_msg_encrypt send_appdata_encrypt buffer_plaintext start_outgoing_traffic \
+                 take_received_plaintext panic_const start";
+    let mut renamed = String::from("#undef FILE_PATH\n#undef PUSH\n");
+    for piece in RUSTLS
+        .replace("/rustls-0.23.46/", "/rustls/")
+        .split_inclusive(|c: char| !(c.is_alphanumeric() || c == '_'))
+    {
+        let word = piece.trim_end_matches(|c: char| !(c.is_alphanumeric() || c == '_'));
+        if names.split_whitespace().any(|name| name == word) {
+            renamed.push_str(&piece.replacen(word, &format!("{word}_2"), 1));
+        } else {
+            renamed.push_str(piece);
+        }
+    }
+    renamed
+}
+
+#[test]
+fn two_copies_are_found_each_with_its_version() {
+    let both = format!("{RUSTLS}{}", second_copy());
+    let object = parse_bytes(&stripped(&both, &[&USUAL[..], LINKAGE[0]].concat()), &symbol_filter()).unwrap();
+    let located = locate(&object).unwrap();
+    let versions: Vec<Option<&str>> = located.iter().map(|located| located.version.as_deref()).collect();
+    assert_eq!(versions, [None, Some("0.23.46")]);
+    let found = hooks(&object).unwrap();
+    assert_eq!((found.hooks.len(), found.unseen.len(), found.skipped.len()), (6, 0, 0), "{found:?}");
+    assert_eq!(found.library.version, None);
+    let of_second = found.hooks.iter().filter_map(|hook| hook.implementation.as_ref()?.version.as_deref());
+    assert_eq!(of_second.collect::<Vec<_>>(), ["0.23.46"; 3]);
+}
+
 #[test]
 fn what_does_not_fit_is_not_attached_to() {
     let more = format!("-DMORE={}", SECOND.replace('\n', " "));
