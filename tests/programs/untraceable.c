@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static const char *const volatile errors[] = {"TlsAlertUnknownPskIdentity", "TlsRecordOverflow"};
+static const char *const volatile errors[] = {"TlsBadRsaSignatureBitCount", "TlsRecordOverflow"};
 
 int main(void) {
     puts(errors[0] && errors[1] ? "ready" : "");

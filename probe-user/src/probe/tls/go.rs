@@ -7,6 +7,7 @@ use probe_common::{CallShape, Calls, IoDirection, LengthSource};
 
 use super::directions::DirectionCheck;
 use super::ends;
+use crate::elf::code::decode;
 use crate::elf::{ElfFunction, GoAbi, Index, Object};
 use crate::error_chain;
 use crate::plan::{Hook, ProbeProgram};
@@ -57,6 +58,9 @@ pub(super) fn add(object: &Object, found: &mut ProbeMatch) -> Option<LibraryInfo
     }
     let check = DirectionCheck::begin(found);
     for function in &functions {
+        if hands_on(object, function, &functions) {
+            continue;
+        }
         if let Err(reason) = hook(object, &index, function, found) {
             found.skipped.push(format!("{}: {reason}", function.shown()));
         }
@@ -79,17 +83,29 @@ fn role(name: &str) -> Option<Role> {
     let (receiver, method) = method.split_once(").")?;
     let package = package.rsplit('/').next().filter(|name| name.contains("tls"))?;
     match (receiver, method) {
-        // UConn inherits Read from Conn: UConn.Read is a generated wrapper that calls Conn.Read.
-        ("Conn", "Read") => Some(Role::Moves(IoDirection::Receive)),
+        // utls' UConn has a Conn, and methods of its own or generated ones that only call Conn's.
+        ("Conn" | "UConn", "Read") => Some(Role::Moves(IoDirection::Receive)),
         ("Conn" | "UConn", "Write") => Some(Role::Moves(IoDirection::Transmit)),
-        ("Conn", "clientHandshake" | "serverHandshake") if !package.is_empty() => Some(Role::Begins),
-        ("Conn", "Close") => Some(Role::Ends),
+        ("Conn" | "UConn", "clientHandshake" | "serverHandshake") if !package.is_empty() => {
+            Some(Role::Begins)
+        }
+        ("Conn" | "UConn", "Close") => Some(Role::Ends),
         _ => None,
     }
 }
 
 fn role_of(function: &ElfFunction) -> Option<Role> {
     function.names.iter().find_map(|name| role(&name.raw))
+}
+
+/// Whether a method leaves what it does to another one that is hooked, as a generated method of an embedded
+/// type does: only one of them may report it.
+fn hands_on(object: &Object, function: &ElfFunction, all: &[ElfFunction]) -> bool {
+    let role = role_of(function);
+    let Ok(body) = object.code(function.address, function.size) else { return false };
+    let calls = decode::calls(&body, function.address).direct;
+    let is_it = |other: &&ElfFunction| other.address != function.address && role_of(other) == role;
+    all.iter().filter(is_it).any(|other| calls.iter().any(|call| call.target == other.address))
 }
 
 fn hook(
@@ -138,7 +154,9 @@ mod tests {
             ("crypto/tls.(*Conn).serverHandshake", Some(Role::Begins)),
             ("crypto/tls.(*Conn).Close", Some(Role::Ends)),
             ("github.com/refraction-networking/utls.(*UConn).Write", Some(transmits)),
-            ("github.com/refraction-networking/utls.(*UConn).Read", None),
+            ("github.com/refraction-networking/utls.(*UConn).Read", Some(receives)),
+            ("github.com/bogdanfinn/utls.(*UConn).clientHandshake", Some(Role::Begins)),
+            ("github.com/bogdanfinn/utls.(*QUICConn).Close", None),
             ("crypto/tls.(*Conn).Read-fm", None),
             ("crypto/tls.(*Conn).readRecord", None),
             ("net.(*Conn).Read", None),

@@ -53,10 +53,10 @@ const ALL: [Untraceable; 4] = [
     },
     Untraceable {
         name: "Zig TLS (std.crypto.tls)",
-        // Zig 0.13, stripped, in all four build modes: names of errors.
+        // Zig 0.13 and 0.17, stripped, in all build modes: names of errors.
         marks: Marks::Texts(&[
             StringPattern::Beside("TlsRecordOverflow"),
-            StringPattern::Beside("TlsAlertUnknownPskIdentity"),
+            StringPattern::Beside("TlsBadRsaSignatureBitCount"),
         ]),
         instead: "trace its peer or a proxy",
     },
