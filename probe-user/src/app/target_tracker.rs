@@ -226,8 +226,8 @@ impl TargetTracker {
 
     /// Does what is due: queries the runtimes, and repeats what was missed.
     pub(super) fn on_timer(&mut self, now: Instant, session: &mut Session) {
-        if self.target.needs_listing() {
-            self.runtimes.poll();
+        if let Some(query) = self.target.missing_facts() {
+            self.runtimes.poll(&query);
         }
         if now >= self.recheck_after && self.target.rechecks_processes() {
             self.recheck_after = now + RECHECK_INTERVAL;

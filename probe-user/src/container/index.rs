@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::entered::MountNamespaces;
-use super::runtime::{ContainerInfo, InfoSource, Listing};
+use super::runtime::{ContainerInfo, ContainerQuery, InfoSource, Listing};
 use super::state::{ContainerState, unnamed};
 use super::unclaimed::UnclaimedCgroups;
 use crate::event::{Container, Containment, Executable, Process, ProcessContext, Runtime};
@@ -40,7 +40,7 @@ struct IndexState {
     by_key: HashMap<Arc<str>, ContainerState>,
     by_cgroup: HashMap<u64, SeenProcess>,
     /// The container of every process in a v2 cgroup, where the path of the cgroup decides it. None stands
-    /// for the host. Cleared when a runtime reports something new.
+    /// for the host. Cleared when a runtime reports a container that was not seen before.
     settled: LruCache<u64, Option<Arc<str>>>,
     /// Keys of the containers that a runtime reported.
     marks: KeyIndex<Arc<str>>,
@@ -107,13 +107,14 @@ impl ContainerIndex {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether some container that somebody asked about is not fully reported by the runtimes, and it is time
-    /// to ask them (again).
-    pub fn has_unnamed(&self) -> bool {
-        match self.lock().next_question() {
-            NextQuestion::At(time) => time <= Instant::now(),
-            NextQuestion::Never | NextQuestion::Unknown => false,
-        }
+    /// What to ask the runtimes for now, because they have not fully reported some container that somebody
+    /// asked about.
+    pub fn unnamed(&self) -> Option<ContainerQuery> {
+        let (now, mut state) = (Instant::now(), self.lock());
+        let NextQuestion::At(time) = state.next_question() else { return None };
+        let is_due = |fact: &&ContainerState| fact.is_open() && fact.next <= now;
+        let due = || state.by_key.values().filter(is_due).map(|fact| fact.container.id.as_str());
+        (time <= now).then(|| ContainerQuery::of(due()))
     }
 
     /// Changes whenever a runtime reports something new about a container.
@@ -135,20 +136,19 @@ impl ContainerIndex {
             }
             reported.insert(key);
         }
-        let live: HashSet<Arc<str>> = state.live().cloned().collect();
+        // Only a listing of all containers shows that one is no longer there.
+        let is_partial = listing.partial.is_some();
+        let live: HashSet<Arc<str>> = state.live().filter(|_| !is_partial).cloned().collect();
         for (key, fact) in &mut state.by_key {
-            if fact.is_listed {
+            if fact.is_listed && !is_partial {
                 let runtime = fact.container.runtime.as_ref().map(|runtime| runtime.name.as_str());
                 let has_answered = listing.answered.iter().any(|name| Some(*name) == runtime);
                 if has_answered && !reported.contains(&**key) && !live.contains(key) {
                     fact.ended_at.get_or_insert(now);
                 }
             }
-            if !fact.is_complete()
-                && fact
-                    .wanted_since
-                    .is_some_and(|since| listing.queried_at.is_none_or(|queried_at| since <= queried_at))
-            {
+            let is_wanted = |since| listing.includes(&fact.container.id, since);
+            if !fact.is_complete() && fact.wanted_since.is_some_and(is_wanted) {
                 fact.postpone(now);
             }
         }
@@ -352,10 +352,8 @@ impl IndexState {
     /// When some container that somebody asked about, and that is not fully reported, may be asked about.
     fn next_question(&mut self) -> NextQuestion {
         if self.next_question == NextQuestion::Unknown {
-            let is_open = |fact: &&ContainerState| {
-                fact.wanted_since.is_some() && !fact.is_complete() && fact.ended_at.is_none()
-            };
-            let next = self.by_key.values().filter(is_open).map(|fact| fact.next).min();
+            let open = self.by_key.values().filter(|fact| fact.is_open());
+            let next = open.map(|fact| fact.next).min();
             self.next_question = next.map_or(NextQuestion::Never, NextQuestion::At);
         }
         self.next_question
@@ -366,6 +364,7 @@ impl IndexState {
         let container = listed.to_container();
         let mut runtimes = vec![listed.runtime];
         runtimes.extend(listed.sources.iter().map(InfoSource::runtime));
+        let is_seen = self.by_key.contains_key(key);
         let Some(fact) = self.get_or_insert(key) else { return false };
         fact.runtimes = runtimes;
         let is_same = *fact.container == container
@@ -380,9 +379,14 @@ impl IndexState {
         fact.container = Arc::new(container);
         fact.names.clone_from(&listed.names);
         fact.is_listed = true;
-        fact.mark = Some(listed.mark());
-        self.marks.insert(listed.mark(), key.into());
-        self.settled.clear();
+        let mark = listed.mark();
+        let is_as_before = is_seen && fact.mark.as_ref().is_none_or(|before| *before == mark);
+        fact.mark = Some(mark.clone());
+        self.marks.insert(mark, key.into());
+        // Cgroups in which it was seen before have led to its key already.
+        if !is_as_before {
+            self.settled.clear();
+        }
         self.version += 1;
         true
     }

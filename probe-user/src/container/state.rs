@@ -61,6 +61,11 @@ impl ContainerState {
         self.is_listed && self.images.extent != Extent::Part && !self.gaps.pod
     }
 
+    /// Whether somebody wants to know more about it than has been reported.
+    pub(crate) fn is_open(&self) -> bool {
+        self.wanted_since.is_some() && !self.is_complete() && self.ended_at.is_none()
+    }
+
     /// Postpones the next question, because the runtimes were asked and the facts are still incomplete.
     pub(crate) fn postpone(&mut self, now: Instant) {
         self.next = now + self.pause;

@@ -13,7 +13,7 @@ use probe_common::{ExecRecord, Header};
 
 use crate::container::index::ContainerIndex;
 use crate::decode::MmapEvent;
-use crate::event::{Containment, Executable, ProcessContext, Role, Socket};
+use crate::event::{Containment, Executable, Process, ProcessContext, Role, Socket};
 use crate::pipeline::{ProcessImage, ProcessInfo, UnreadBytes};
 use crate::proc::process_snapshot::{self as running, CommandLine, MissingFields};
 
@@ -43,31 +43,35 @@ pub struct ProcessInfoCache {
     programs: Programs,
     listeners: Listeners,
     files: FileBytes,
-    living: HashMap<u32, Arc<ProcessContext>>,
+    living: HashMap<u32, CachedOrigin>,
     /// Facts about processes that have exited or that execute another program. They are used only if /proc
     /// has nothing better.
     stale: LruCache<u32, Arc<ProcessContext>>,
     /// Facts about processes of ctrace's command, with the program that each has executed last. They are used
     /// likewise, and before the others.
     starting: LruCache<u32, Arc<ProcessContext>>,
-    /// The [`ContainerIndex::version`] from which `living` was read.
+}
+
+/// The facts about a process, and the [`ContainerIndex::version`] with which its container was last compared.
+#[derive(Debug)]
+struct CachedOrigin {
+    origin: Arc<ProcessContext>,
     version: u64,
 }
 
 impl ProcessInfoCache {
     /// Reads the facts about these processes, which run now.
     pub fn new(containers: ContainerIndex, pids: impl IntoIterator<Item = u32>) -> Self {
-        let version = containers.version();
         let programs = Programs::new();
         let (listeners, files) = (Listeners::new(), FileBytes::default());
         let (living, stale, starting) = (HashMap::new(), LruCache::sparse(ENDED), LruCache::sparse(ENDED));
-        let mut facts = Self { containers, programs, listeners, files, living, stale, starting, version };
+        let mut facts = Self { containers, programs, listeners, files, living, stale, starting };
         for pid in pids {
             let origin = facts.containers.origin(pid, NO_CGROUP);
             // If the process has already exited, leave it out: its own records may carry more than /proc does
             // now.
             if origin.process.vpid.is_some() {
-                facts.living.insert(pid, Arc::new(origin));
+                facts.keep(pid, Arc::new(origin));
             }
         }
         facts
@@ -102,9 +106,35 @@ impl ProcessInfoCache {
     }
 
     fn retire(&mut self, pid: u32) {
-        if let Some(origin) = self.living.remove(&pid) {
+        if let Some(CachedOrigin { origin, .. }) = self.living.remove(&pid) {
             self.stale.put(pid, origin);
         }
+    }
+
+    fn keep(&mut self, pid: u32, origin: Arc<ProcessContext>) {
+        self.living.insert(pid, CachedOrigin { origin, version: self.containers.version() });
+    }
+
+    /// The cached facts, unless they have to be read again. If a runtime has reported something new since
+    /// they were cached, that may be about the container of this process.
+    fn cached(&mut self, header: &Header) -> Option<Arc<ProcessContext>> {
+        let version = self.containers.version();
+        let cached = self.living.get_mut(&header.pid)?;
+        if cached.version != version {
+            let container = self.containers.of_process(header.pid, header.cgroup);
+            if container == Containment::Unknown {
+                self.retire(header.pid);
+                return None;
+            }
+            cached.version = version;
+            let ProcessContext { process, container: before } = &*cached.origin;
+            let entered = self.containers.entered_by(header.pid, &container);
+            if container != *before || entered != process.entered {
+                let process = Process { entered, ..process.clone() };
+                cached.origin = Arc::new(ProcessContext { process, container });
+            }
+        }
+        Some(Arc::clone(&cached.origin))
     }
 
     fn read(&mut self, header: &Header) -> Arc<ProcessContext> {
@@ -124,16 +154,11 @@ impl ProcessInfoCache {
 
 impl ProcessInfo for ProcessInfoCache {
     fn origin(&mut self, header: &Header) -> Arc<ProcessContext> {
-        let version = self.containers.version();
-        if version != self.version {
-            self.version = version;
-            self.distrust();
-        }
-        if let Some(origin) = self.living.get(&header.pid) {
-            return Arc::clone(origin);
+        if let Some(origin) = self.cached(header) {
+            return origin;
         }
         let origin = self.read(header);
-        self.living.insert(header.pid, Arc::clone(&origin));
+        self.keep(header.pid, Arc::clone(&origin));
         origin
     }
 
@@ -148,13 +173,13 @@ impl ProcessInfo for ProcessInfoCache {
 
     fn program(&mut self, program: &ExecRecord) -> ProcessImage {
         let found = self.programs.program(&self.containers, program);
-        self.living.insert(program.header.pid, Arc::clone(&found.origin));
+        self.keep(program.header.pid, Arc::clone(&found.origin));
         found
     }
 
     fn existing(&mut self, pid: u32) -> Option<(ProcessImage, CommandLine)> {
         let found = Programs::existing(&self.containers, pid)?;
-        self.living.insert(pid, Arc::clone(&found.0.origin));
+        self.keep(pid, Arc::clone(&found.0.origin));
         Some(found)
     }
 

@@ -15,7 +15,7 @@ use super::decisions::TrackedContainer;
 use super::matcher::{Granularity, ProcessAttrs};
 use super::{Process, ScopeChange, Target};
 use crate::container::index::CgroupPlace;
-use crate::container::runtime::Listing;
+use crate::container::runtime::{ContainerQuery, Listing};
 use crate::container::unclaimed::NewCgroup;
 use crate::proc::cgroup::Cgroup;
 use crate::proc::cgroup::ProcCgroups;
@@ -115,29 +115,36 @@ impl Target {
         proc.entry(pid).is_some_and(|entry| self.has_in_scope(&entry, self.descent(&entry)))
     }
 
-    /// Whether the runtimes should be asked, for [`Self::on_runtime_listing`]: the facts or the name of a
-    /// container are missing, or exclusions have to be checked again. If an answer does not bring the facts,
-    /// the next question is delayed.
-    pub fn needs_listing(&self) -> bool {
+    /// What the runtimes should be asked for now, for [`Self::on_runtime_listing`]: the facts or the name of
+    /// a container are missing, or exclusions have to be checked again. If an answer does not bring the
+    /// facts, the next question is delayed.
+    pub fn missing_facts(&self) -> Option<ContainerQuery> {
         let is_due = self.listed_at.is_none_or(|at| at.elapsed() >= CHECKED);
-        self.containers.has_unnamed()
-            || self.containers.unclaimed(|all| !all.is_empty())
-            || (self.rules.has_exclusions() && is_due)
+        if self.containers.unclaimed(|all| !all.is_empty()) || (self.rules.has_exclusions() && is_due) {
+            return Some(ContainerQuery::Facts);
+        }
+        self.containers.unnamed()
     }
 
     /// Takes the answers of the runtimes. If a runtime did not answer, nothing changes for its containers.
     pub fn on_runtime_listing(&mut self, listing: &Listing) -> ScopeDelta {
         let mut news = self.containers.update(listing);
-        self.listed_at = Some(Instant::now());
+        if listing.partial.is_none() {
+            self.listed_at = Some(Instant::now());
+        }
         if !self.rules.matches_by_container() {
             news.clear();
         }
         // Processes of a container without a cgroup here can only be found among all of them.
         let has_place = |id: &String| self.members.get(id).is_some_and(|member| !member.cgroups.is_empty());
         let have_places = news.iter().all(has_place);
-        let (mut change, is_released) = self.settle_unclaimed(listing.queried_at);
-        let is_open = |member: &TrackedContainer| !news.is_empty() || member.is_undecided();
-        let open = self.members.iter().filter(|(_, member)| is_open(member));
+        let (mut change, is_released) = match listing.partial {
+            None => self.settle_unclaimed(listing.queried_at),
+            Some(_) => (ScopeDelta::default(), false),
+        };
+        let news: BTreeSet<String> = news.into_iter().collect();
+        let is_open = |id: &String, member: &TrackedContainer| news.contains(id) || member.is_undecided();
+        let open = self.members.iter().filter(|(id, member)| is_open(id, member));
         let open: Vec<(String, TrackedContainer)> =
             open.map(|(id, member)| (id.clone(), member.clone())).collect();
         let mut changed = Vec::new();

@@ -72,9 +72,9 @@ fn a_late_process_gets_its_container_and_one_that_has_exited_keeps_it() {
     let exited = containers.origin(99, 5);
     assert!(Arc::ptr_eq(&inside(&exited), &container));
     assert_eq!((exited.process.vpid, exited.process.executable), (None, None));
-    assert!(!containers.has_unnamed());
+    assert!(containers.unnamed().is_none());
     assert_eq!(containers.get(&"b".repeat(64)).name, None);
-    assert!(containers.has_unnamed());
+    assert!(containers.unnamed().is_some());
 }
 
 #[test]
@@ -111,13 +111,36 @@ fn a_name_that_is_reported_late_is_everywhere() {
     assert_eq!(containers.seen_in(&id, 5).unwrap().name, None);
     let version = other.version();
     containers.update(&listing(vec![listed('b', "db")]));
-    assert!(!other.has_unnamed(), "the answer did not have it: it is not asked for at once");
+    assert!(other.unnamed().is_none(), "the answer did not have it: it is not asked for at once");
     containers.update(&listing(vec![listed('a', "web")]));
     assert!(other.version() > version);
     assert_eq!(inside(&other.origin(99, 5)).name.as_deref(), Some("web"));
     let version = other.version();
     containers.update(&listing(vec![listed('a', "web")]));
     assert_eq!(other.version(), version, "nothing new");
+}
+
+#[test]
+fn a_listing_of_some_containers_changes_nothing_about_others() {
+    let ids = ['a', 'b', 'c'].map(|letter| letter.to_string().repeat(64));
+    let [first, second, third] = &ids;
+    let containers = ContainerIndex::default();
+    containers.update(&listing(vec![listed('a', "web")]));
+    assert_eq!(containers.unnamed(), None);
+    for (id, cgroup) in [(second, 5), (third, 6)] {
+        containers.seen_in(id, cgroup);
+    }
+    let both = ContainerQuery::FactsOf([second.clone(), third.clone()].into());
+    assert_eq!(containers.unnamed(), Some(both));
+    let partial = |ids: &[&String], containers| {
+        let ids = ids.iter().map(|id| ((*id).clone(), Some(Instant::now()))).collect();
+        Listing { partial: Some(ids), ..listing(containers) }
+    };
+    assert_eq!(containers.update(&partial(&[second], vec![listed('b', "db")])), std::slice::from_ref(second));
+    assert_eq!(containers.fact(first).unwrap().ended_at, None, "it was not asked for");
+    assert_eq!(containers.unnamed(), Some(ContainerQuery::FactsOf([third.clone()].into())));
+    containers.update(&partial(&[third], Vec::new()));
+    assert_eq!(containers.unnamed(), None, "no runtime has it: it is not asked for at once");
 }
 
 #[test]
@@ -200,7 +223,7 @@ fn a_path_may_say_everything_and_an_id_nothing() {
         (machine.name.as_deref(), machine.runtime.unwrap().name),
         (Some("web"), "systemd-nspawn".into())
     );
-    assert!(!containers.has_unnamed());
+    assert!(containers.unnamed().is_none());
     assert_eq!(of("/default/web"), None);
     let by_path =
         ContainerInfo { id: "web".into(), cgroup: Some("/default/web".into()), ..listed('a', "web") };

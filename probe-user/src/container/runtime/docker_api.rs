@@ -12,7 +12,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
-use http::header::HOST;
+use http::header::{HOST, SERVER};
 use http::{HeaderValue, Request, Uri};
 use hyper::body::{Body, Incoming};
 use serde::Deserialize;
@@ -22,8 +22,8 @@ use super::endpoint::RuntimeEndpoint;
 use super::labels;
 use super::transport::{self, BackgroundTasks, Peer};
 use super::{
-    Answer, CONTAINERS, ContainerInfo, DetailLevel, Gaps, InfoSource, RuntimeReply, TIMEOUT, image_queries,
-    images,
+    Answer, CONTAINERS, ContainerInfo, ContainerQuery, Gaps, InfoSource, RuntimeReply, TIMEOUT,
+    image_queries, images,
 };
 use crate::event;
 
@@ -31,12 +31,12 @@ pub(super) const PROTOCOL: &str = "engine";
 pub(super) const PODMAN: &str = "podman";
 const DOCKER: &str = "docker";
 /// Podman's own list of containers, which includes pods and pids.
-const LIBPOD: &str = "/v4.0.0/libpod/containers/json?all=true";
+const LIBPOD: &str = "/v4.0.0/libpod/containers/json";
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-pub(super) fn query(endpoint: Arc<RuntimeEndpoint>, _: DetailLevel) -> Answer<RuntimeReply> {
-    Box::pin(async move { transport::within(&endpoint, list(&endpoint)).await })
+pub(super) fn query(endpoint: Arc<RuntimeEndpoint>, query: ContainerQuery) -> Answer<RuntimeReply> {
+    Box::pin(async move { transport::within(&endpoint, list(&endpoint, &query)).await })
 }
 
 pub(super) fn describe(source: InfoSource, id: String) -> Answer<Details> {
@@ -52,11 +52,12 @@ pub(super) fn describe(source: InfoSource, id: String) -> Answer<Details> {
     })
 }
 
-async fn list(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
+async fn list(endpoint: &Arc<RuntimeEndpoint>, query: &ContainerQuery) -> Result<RuntimeReply, Cause> {
     let engine = Engine::new(endpoint)?;
-    let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
-    let (Identity { runtime, version }, containers) =
-        tokio::try_join!(identity(&engine), engine.docker.list_containers(Some(options))).map_err(cause)?;
+    let filters = query.ids().map(|ids| HashMap::from([("id".to_owned(), ids.iter().cloned().collect())]));
+    let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
+    let containers = engine.docker.list_containers(Some(options)).await.map_err(cause)?;
+    let Identity { runtime, version } = identity(&engine).await.map_err(cause)?;
     let source = InfoSource { endpoint: Arc::clone(endpoint), namespace: None };
     let within = engine.peer().within;
     let of_image = |summary: &ContainerSummary| {
@@ -75,7 +76,7 @@ async fn list(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
     let address = endpoint.address.to_string();
     image_queries::name_images(&engine.docker, &address, &mut containers, &image_ids).await;
     if runtime == PODMAN {
-        match engine.libpod().await {
+        match engine.libpod(query).await {
             Ok(own) => add_pods(&mut containers, own, &engine.peer()),
             Err(error) => {
                 tracing::debug!("podman: could not list pods: {error}");
@@ -95,10 +96,14 @@ struct Identity {
     version: String,
 }
 
-/// The identity is cached for the run: Docker executes programs to find it, which takes half a second on a
-/// busy machine.
+/// The identity of an engine that has answered. Every answer of Docker's and of Podman's begins with it. Others
+/// are asked for it once: Docker would execute programs to answer that, which takes half a second on a busy
+/// machine.
 async fn identity(engine: &Engine) -> Result<Identity, Error> {
     static IDENTITIES: Mutex<BTreeMap<String, Identity>> = Mutex::new(BTreeMap::new());
+    if let Some(identity) = engine.server.get().and_then(|header| of_header(header)) {
+        return Ok(identity);
+    }
     let cache = || IDENTITIES.lock().unwrap_or_else(PoisonError::into_inner);
     let address = engine.endpoint.address.to_string();
     if let Some(identity) = cache().get(&address) {
@@ -110,12 +115,26 @@ async fn identity(engine: &Engine) -> Result<Identity, Error> {
     Ok(identity)
 }
 
+/// The engine that a `Server` header names: `Docker/20.10.24 (linux)`, `Libpod/4.3.1 (linux)`.
+fn of_header(header: &str) -> Option<Identity> {
+    let (name, rest) = header.split_once('/')?;
+    let runtime = match name {
+        "Docker" => DOCKER,
+        "Libpod" => PODMAN,
+        _ => return None,
+    };
+    let version = rest.split(' ').next()?.to_owned();
+    Some(Identity { runtime, version })
+}
+
 /// A connection to an engine, for one question.
 struct Engine {
     docker: Docker,
     endpoint: Arc<RuntimeEndpoint>,
     tasks: BackgroundTasks,
     peer: Arc<OnceLock<Peer>>,
+    /// The `Server` header of its first answer.
+    server: Arc<OnceLock<String>>,
 }
 
 impl Engine {
@@ -123,15 +142,22 @@ impl Engine {
     /// of any age answers in its own version. The fields that are read here exist in all versions.
     fn new(endpoint: &Arc<RuntimeEndpoint>) -> Result<Self, Error> {
         let (endpoint, tasks, peer) = (Arc::clone(endpoint), BackgroundTasks::default(), Arc::default());
+        let server: Arc<OnceLock<String>> = Arc::default();
         let transport = {
             let (endpoint, tasks, peer) = (Arc::clone(&endpoint), tasks.clone(), Arc::clone(&peer));
+            let server = Arc::clone(&server);
             move |request: BollardRequest| {
                 let (endpoint, tasks, peer) = (Arc::clone(&endpoint), tasks.clone(), Arc::clone(&peer));
+                let server = Arc::clone(&server);
                 async move {
                     let wire = transport::connect(&endpoint, &tasks).await?;
                     let _ = OnceLock::set(&peer, wire.peer.clone());
                     let mut sender = wire.http1().await?;
-                    Ok(sender.send_request(relative(request)?).await?)
+                    let response = sender.send_request(relative(request)?).await?;
+                    if let Some(Ok(header)) = response.headers().get(SERVER).map(HeaderValue::to_str) {
+                        let _ = OnceLock::set(&server, header.to_owned());
+                    }
+                    Ok(response)
                 }
             }
         };
@@ -141,23 +167,31 @@ impl Engine {
             TIMEOUT.as_secs(),
             API_DEFAULT_VERSION,
         )?;
-        Ok(Self { docker, endpoint, tasks, peer })
+        Ok(Self { docker, endpoint, tasks, peer, server })
     }
 
     fn peer(&self) -> Peer {
         self.peer.get().cloned().unwrap_or_default()
     }
 
-    async fn libpod(&self) -> Result<Vec<Libpod>, Cause> {
+    async fn libpod(&self, query: &ContainerQuery) -> Result<Vec<Libpod>, Cause> {
         let wire = transport::connect(&self.endpoint, &self.tasks).await?;
         let mut sender = wire.http1::<String>().await?;
-        let request = Request::get(LIBPOD).header(HOST, "localhost").body(String::new())?;
+        let request = Request::get(libpod_target(query)).header(HOST, "localhost").body(String::new())?;
         let response = sender.send_request(request).await?;
         if !response.status().is_success() {
             return Err(format!("{LIBPOD}: {}", response.status()).into());
         }
         Ok(serde_json::from_slice(&whole(response.into_body()).await?)?)
     }
+}
+
+/// The target of the request for Podman's own list.
+fn libpod_target(query: &ContainerQuery) -> String {
+    let Some(ids) = query.ids() else { return format!("{LIBPOD}?all=true") };
+    // The filters are JSON, `{"id":["…","…"]}`, in which everything but the ids has to be encoded.
+    let ids: Vec<String> = ids.iter().map(|id| format!("%22{id}%22")).collect();
+    format!("{LIBPOD}?all=true&filters=%7B%22id%22%3A%5B{}%5D%7D", ids.join("%2C"))
 }
 
 /// The cause of bollard's error, where it says more than the error itself.

@@ -25,7 +25,7 @@ mod podman;
 mod poller;
 mod transport;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::pin::Pin;
@@ -40,6 +40,7 @@ pub use images::{Extent, ImageNames};
 pub use labels::{compose_project, compose_service};
 pub use poller::RuntimePoller;
 
+use crate::proc::cgroup::is_id;
 use crate::terminal::escaped;
 use endpoint::{Owner, RuntimeEndpoint};
 
@@ -80,20 +81,48 @@ pub struct RuntimeClient {
     user_socket: Option<&'static str>,
     /// The environment variable that may contain its address.
     variable: Option<&'static str>,
-    /// Asks for the runtime's identity and all of its containers, including those that do not run.
-    query: fn(Arc<RuntimeEndpoint>, DetailLevel) -> Answer<RuntimeReply>,
+    /// Asks for the runtime's identity and its containers, including those that do not run.
+    query: fn(Arc<RuntimeEndpoint>, ContainerQuery) -> Answer<RuntimeReply>,
     /// Asks for the details of one container.
     describe: fn(InfoSource, String) -> Answer<Details>,
 }
 
-/// How much to ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DetailLevel {
-    /// Everything.
+/// What a runtime is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerQuery {
+    /// All containers.
     All,
-    /// Facts about containers, without their state. containerd asks each container's shim for the state,
+    /// Facts about all containers, without their state. containerd asks each container's shim for the state,
     /// which takes some hundred milliseconds while others start.
     Facts,
+    /// The same about the containers with these ids, which are hexadecimal. The answer takes as long whatever
+    /// the number of containers that the runtime has. It may contain others.
+    FactsOf(BTreeSet<String>),
+}
+
+impl ContainerQuery {
+    /// Limit of the ids in one question. About more, all containers are asked for.
+    const IDS: usize = 16;
+
+    /// Asks for the facts about containers with these ids.
+    pub(in crate::container) fn of<'a>(ids: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut wanted = BTreeSet::new();
+        for id in ids {
+            if wanted.len() >= Self::IDS || !is_id(id) {
+                return Self::Facts;
+            }
+            wanted.insert(id.to_owned());
+        }
+        Self::FactsOf(wanted)
+    }
+
+    /// The ids, if not all containers are asked for.
+    fn ids(&self) -> Option<&BTreeSet<String>> {
+        match self {
+            Self::All | Self::Facts => None,
+            Self::FactsOf(ids) => Some(ids),
+        }
+    }
 }
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Unreachable>> + Send>>;
@@ -182,6 +211,23 @@ pub struct Listing {
     pub unanswered: Vec<Arc<str>>,
     /// When the question was sent: the answers need not include anything later. None if that is not clear.
     pub queried_at: Option<Instant>,
+    /// If only some containers were asked for: their ids, and the same for each. `queried_at` is None then,
+    /// and other containers are missing in the listing although they may exist.
+    pub partial: Option<BTreeMap<String, Option<Instant>>>,
+}
+
+impl Listing {
+    /// Whether the answers include everything about a container that the runtimes had to say at this time.
+    pub fn includes(&self, id: &str, time: Instant) -> bool {
+        let queried_at = match &self.partial {
+            None => self.queried_at,
+            Some(ids) => match ids.get(id) {
+                Some(queried_at) => *queried_at,
+                None => return false,
+            },
+        };
+        queried_at.is_none_or(|queried_at| time <= queried_at)
+    }
 }
 
 /// A place where a runtime may listen, and the result of asking there.
@@ -261,6 +307,7 @@ fn gather(answers: Answered, queried_at: Option<Instant>) -> Listing {
         containers: merge::merge(answered),
         answered: names,
         queried_at,
+        partial: None,
     }
 }
 
@@ -315,7 +362,7 @@ async fn query_all(sockets: &[RuntimeSocket]) -> Result<Answered, RuntimeError> 
     for (index, endpoint) in endpoint::endpoints(ALL, sockets)?.into_iter().enumerate() {
         let endpoint = Arc::new(endpoint);
         queries.spawn(async move {
-            let answer = (endpoint.runtime.query)(Arc::clone(&endpoint), DetailLevel::All).await;
+            let answer = (endpoint.runtime.query)(Arc::clone(&endpoint), ContainerQuery::All).await;
             (index, (endpoint, answer))
         });
     }

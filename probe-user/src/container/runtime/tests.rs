@@ -82,7 +82,7 @@ fn one_that_hangs_holds_up_no_other_while_a_trace_runs() {
             at("cri", &absent),
         ]);
         let begin = Instant::now();
-        again.poll();
+        again.poll(&ContainerQuery::Facts);
         // It accepts connections, but never answers.
         let accepted = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::clone(&accepted);
@@ -94,7 +94,7 @@ fn one_that_hangs_holds_up_no_other_while_a_trace_runs() {
         let mut listings = 0;
         // A caller that waits for a starting container asks again and again.
         while begin.elapsed() < TIMEOUT / 2 {
-            again.poll();
+            again.poll(&ContainerQuery::Facts);
             let Ok(listing) = tokio::time::timeout(Duration::from_millis(10), again.next()).await else {
                 continue;
             };
@@ -107,12 +107,12 @@ fn one_that_hangs_holds_up_no_other_while_a_trace_runs() {
         assert!(listings >= 3, "{listings} in {:?}", begin.elapsed());
         // The runtime is given up after the time limit, and not asked again. Until then it was asked once.
         while again.next().await.queried_at.is_none() {
-            again.poll();
+            again.poll(&ContainerQuery::Facts);
         }
         assert!(begin.elapsed() < TIMEOUT * 2, "{:?}", begin.elapsed());
         tokio::time::sleep(TIMEOUT / 10).await;
         let before = accepted.lock().unwrap().len();
-        again.poll();
+        again.poll(&ContainerQuery::Facts);
         tokio::time::sleep(TIMEOUT / 10).await;
         assert!(before > 0 && accepted.lock().unwrap().len() == before, "it is asked though it is silent");
     });
@@ -127,11 +127,66 @@ fn the_last_answer_of_a_silent_runtime_stays() {
         let absent = directory.path().join("absent");
         let others = ["docker", "podman", "cri"].map(|name| at(name, &absent));
         let mut again = RuntimePoller::new([vec![at("containerd", &path)], others.into()].concat());
-        again.poll();
+        again.poll(&ContainerQuery::Facts);
         while again.next().await.containers.is_empty() {}
         again.silence();
         assert_eq!(again.next().await.containers.len(), 1);
     });
+}
+
+#[test]
+fn single_containers_are_asked_for_when_all_were_listed() {
+    static FILTERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+    fn listed(method: &str, namespace: &str, question: &[u8]) -> Result<Vec<u8>, u32> {
+        if method.ends_with("Containers/List") {
+            FILTERS.lock().unwrap().push(question.to_vec());
+        }
+        one_container(method, namespace, question)
+    }
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("containerd");
+        serve(&path, listed);
+        let absent = directory.path().join("absent");
+        let others = ["docker", "podman", "cri"].map(|name| at(name, &absent));
+        let mut again = RuntimePoller::new([vec![at("containerd", &path)], others.into()].concat());
+        let of = |id: &str| ContainerQuery::FactsOf(BTreeSet::from([id.to_owned()]));
+        let start = Instant::now();
+        again.poll(&of("web"));
+        let mut all = again.next().await;
+        while all.queried_at.is_none() {
+            all = again.next().await;
+        }
+        assert!(all.partial.is_none() && all.containers.len() == 1, "{all:?}");
+        assert!(all.includes("web", start) && all.includes("other", start));
+        for (id, expected) in [("web", 1), ("other", 0)] {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            let asked = Instant::now();
+            again.poll(&of(id));
+            let mut listing = again.next().await;
+            while !listing.includes(id, asked) {
+                listing = again.next().await;
+            }
+            assert!(listing.partial.as_ref().unwrap().contains_key(id), "{listing:?}");
+            assert_eq!(listing.containers.len(), expected, "an answer has more than it was asked for");
+            assert!(!listing.includes("third", start), "it was not asked for");
+        }
+        let filters = FILTERS.lock().unwrap().clone();
+        let ends = |filter: &[u8], end: &[u8]| filter.ends_with(end);
+        assert!(filters.iter().any(Vec::is_empty), "all are asked for first: {filters:?}");
+        assert!(filters.iter().any(|filter| ends(filter, b"id==web")), "{filters:?}");
+        assert!(filters.iter().any(|filter| ends(filter, b"id==other")), "{filters:?}");
+    });
+}
+
+#[test]
+fn few_ids_are_asked_for_and_otherwise_all() {
+    let ids: Vec<String> = (0..=ContainerQuery::IDS).map(|number| format!("{number:064x}")).collect();
+    let of = |ids: &[String]| ContainerQuery::of(ids.iter().map(String::as_str));
+    let few = ids.get(..ContainerQuery::IDS).unwrap();
+    assert_eq!(of(few), ContainerQuery::FactsOf(few.iter().cloned().collect()));
+    assert_eq!(of(&ids), ContainerQuery::Facts);
+    assert_eq!(of(&["web\"]".to_owned()]), ContainerQuery::Facts, "a filter cannot hold every name");
 }
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

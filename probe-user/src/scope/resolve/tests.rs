@@ -30,7 +30,7 @@ pub(in crate::scope) fn listed(letter: char, name: &str) -> ContainerInfo {
 }
 
 pub(in crate::scope) fn list(containers: Vec<ContainerInfo>) -> Listing {
-    Listing { containers, answered: vec!["none"], unanswered: Vec::new(), queried_at: None }
+    Listing { containers, answered: vec!["none"], ..Listing::default() }
 }
 
 fn listing() -> Listing {

@@ -30,9 +30,9 @@ fn an_image_whose_names_could_not_be_asked_is_kept_out_until_they_are() {
     };
     let mut target = machine.target(list(vec![of(Extent::Part)]), &all_but_image("pg"));
     assert_eq!((target.scope.excluded.as_slice(), pids(&target)), (&[at('a', cgroup)][..], vec![1]));
-    assert!(target.needs_listing(), "it is asked for again");
+    assert!(target.missing_facts().is_some(), "it is asked for again");
     assert_eq!(target.on_runtime_listing(&answered(vec![of(Extent::Part)])), nothing());
-    assert!(!target.needs_listing(), "and not at once");
+    assert!(target.missing_facts().is_none(), "and not at once");
     let change = target.on_runtime_listing(&answered(vec![of(Extent::All)]));
     assert_eq!((change.scope, change.processes.len()), (vec![ScopeChange::ForgetCgroup(cgroup)], 1));
     // Its tag is moved to an image that is excluded, or it gets a tag that is excluded.
@@ -57,11 +57,11 @@ fn what_is_excluded_by_its_name_stays_out_when_it_is_renamed() {
     assert_eq!(target.executed(97), nothing());
     assert!(!target.contains(97) && !target.contains(98) && target.contains(1));
     // The kernel does not report a rename, so the runtimes are asked from time to time.
-    assert!(!target.needs_listing());
+    assert!(target.missing_facts().is_none());
     target.listed_at = Instant::now().checked_sub(CHECKED);
-    assert!(target.needs_listing());
+    assert!(target.missing_facts().is_some());
     target.on_runtime_listing(&answered(vec![]));
-    assert!(!target.needs_listing());
+    assert!(target.missing_facts().is_none());
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_new_cgroup_is_kept_out_until_its_container_is_reported() {
         assert_eq!(change.scope, [ScopeChange::ExcludeCgroup(cgroup(index))]);
         machine.tree.add(&Fake { pid, cgroup: paths[index], ..Fake::default() });
         assert_eq!(target.executed(pid), nothing());
-        assert!(!target.contains(pid) && target.needs_listing());
+        assert!(!target.contains(pid) && target.missing_facts().is_some());
     }
     // No answer yet to a question that was sent after the cgroups were created.
     assert_eq!(target.on_runtime_listing(&list(vec![])), nothing());

@@ -98,16 +98,16 @@ fn a_container_of_an_image_enters_the_scope_when_the_image_is_reported() {
     let machine = FakeMachine::new();
     let mut target = machine.target(list(vec![]), &image("nginx"));
     assert!(target.may_match_later() && target.any_alive() && target.scope.watch);
-    assert_eq!((target.scope.cgroups.len(), target.needs_listing()), (0, false));
+    assert_eq!((target.scope.cgroups.len(), target.missing_facts().is_some()), (0, false));
     let cgroup = machine.make(&docker('a'));
     assert_eq!(target.cgroup_created(docker('a').as_bytes(), cgroup), nothing());
-    assert!(target.needs_listing());
+    assert!(target.missing_facts().is_some());
     machine.run('a', 30, "nginx");
     assert_eq!(target.executed(30), nothing(), "its image is not known");
     assert!(!target.contains(30));
     // No runtime answers: the container stays undecided, and the next question is delayed.
     assert_eq!(target.on_runtime_listing(&Listing::default()), nothing());
-    assert!(!target.needs_listing());
+    assert!(target.missing_facts().is_none());
     let change =
         target.on_runtime_listing(&list(vec![of_image('a', "web", "nginx:1"), of_image('b', "db", "pg")]));
     assert_eq!(change.scope, [ScopeChange::EnterCgroup(at('a', cgroup))]);
@@ -118,7 +118,7 @@ fn a_container_of_an_image_enters_the_scope_when_the_image_is_reported() {
     // A container that was listed already is in scope before its first process runs.
     let other = machine.make(&docker('b'));
     assert_eq!(target.cgroup_created(docker('b').as_bytes(), other), nothing());
-    assert!(!target.needs_listing(), "it is another image");
+    assert!(target.missing_facts().is_none(), "it is another image");
     assert_eq!(target.cgroup_removed(cgroup).scope, [ScopeChange::ForgetCgroup(cgroup)]);
     let again = target.cgroup_created(docker('a').as_bytes(), 77);
     assert_eq!(again.scope, [ScopeChange::EnterCgroup(at('a', 77))], "it was started again");
@@ -189,7 +189,7 @@ fn what_might_be_excluded_is_kept_out_until_that_is_decided() {
     assert_eq!(change.scope, [ScopeChange::ExcludeCgroup(at('d', db2))]);
     let change = target.cgroup_created(docker('e').as_bytes(), other);
     assert_eq!(change.scope, [ScopeChange::ExcludeCgroup(at('e', other))]);
-    assert!(target.needs_listing());
+    assert!(target.missing_facts().is_some());
     let change = target.on_runtime_listing(&list(vec![of_image('b', "x", "x")]));
     assert_eq!(change.scope, [ScopeChange::ForgetCgroup(unknown)]);
     assert!(pids(&target).contains(&40) && !pids(&target).contains(&30));
@@ -306,7 +306,7 @@ fn without_cgroup_v2_an_exec_reveals_a_new_container() {
     let mut target = resolve_with(&machine.tree, None, list(vec![]), &image("nginx")).unwrap();
     machine.run('a', 30, "runc");
     assert_eq!(target.executed(30), nothing());
-    assert!(target.needs_listing());
+    assert!(target.missing_facts().is_some());
     let change = target.on_runtime_listing(&list(vec![of_image('a', "web", "nginx")]));
     assert_eq!((change.scope, change.processes.len()), (vec![ScopeChange::EnterProcess(30)], 1));
     machine.tree.add(&Fake { pid: 31, comm: b"sh", cgroup: &docker('a'), ..Fake::default() });
@@ -354,5 +354,5 @@ fn many_containers_come_and_go_and_nothing_is_left() {
         assert_eq!(target.cgroup_removed(number), nothing());
         assert!(target.members.is_empty());
     }
-    assert!(!target.needs_listing(), "they have gone");
+    assert!(target.missing_facts().is_none(), "they have gone");
 }

@@ -3,7 +3,7 @@
 //! Owns a socket, and answers with the list of containers, their images and a version. With real containers
 //! it is Docker's daemon that answers; its CPU time is not what is measured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -73,7 +73,8 @@ fn serve(stream: &UnixStream, containers: &Containers) -> io::Result<()> {
         while reader.read_line(&mut header)? > 2 {
             header.clear();
         }
-        let answer = path(&request).and_then(|path| answer(path, &locked(containers)));
+        let answer =
+            path(&request).and_then(|path| answer(path, wanted(&request).as_ref(), &locked(containers)));
         let (status, body) = match answer {
             Some(body) => ("200 OK", body.to_string()),
             None => ("404 Not Found", json!({ "message": "not there" }).to_string()),
@@ -97,10 +98,37 @@ fn path(request: &str) -> Option<&str> {
     )
 }
 
-fn answer(path: &str, containers: &BTreeMap<String, usize>) -> Option<Value> {
+/// The ids in the filters of a request. None if it is about all containers.
+fn wanted(request: &str) -> Option<BTreeSet<String>> {
+    let query = request.split(' ').nth(1)?.split_once('?')?.1;
+    let filters = query.split('&').find_map(|one| one.strip_prefix("filters="))?;
+    let filters: Value = serde_json::from_slice(&decoded(filters)?).ok()?;
+    let ids = filters.get("id")?.as_array()?;
+    Some(ids.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+/// A part of a query without its percent-encoding.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(part.get(2..)?.as_bytes());
+    }
+    Some(bytes)
+}
+
+fn answer(
+    path: &str,
+    wanted: Option<&BTreeSet<String>>,
+    containers: &BTreeMap<String, usize>,
+) -> Option<Value> {
     match path {
         "/version" => Some(json!({ "Version": "20.10.24", "ApiVersion": "1.41", "Os": "linux" })),
-        "/containers/json" => Some(containers.iter().map(|(id, image)| listed(id, *image)).collect()),
+        "/containers/json" => Some(match wanted {
+            None => containers.iter().map(|(id, image)| listed(id, *image)).collect(),
+            Some(ids) => ids.iter().filter_map(|id| Some(listed(id, *containers.get(id)?))).collect(),
+        }),
         _ => {
             let image = path.strip_prefix("/images/")?.strip_suffix("/json")?;
             let number = usize::from_str_radix(image.rsplit(':').next()?, 16).ok()?;
@@ -173,6 +201,11 @@ mod tests {
         let list = get("/containers/json?all=true")?;
         assert!(list.starts_with("HTTP/1.1 200 OK") && list.contains(&id), "{list}");
         assert!(list.contains("bench-7:latest") && list.contains("/bench-000000ab"), "{list}");
+        let other = format!("{:064x}", 0xcd);
+        api.add(&other, 8);
+        let filtered = get(&format!("/containers/json?all=true&filters=%7B%22id%22%3A%5B%22{id}%22%5D%7D"))?;
+        assert!(filtered.contains(&id) && !filtered.contains(&other), "{filtered}");
+        api.remove(&other);
         assert!(get(&format!("/images/sha256:{:064x}/json", 7))?.contains("bench-7:latest"));
         assert!(get("/containers/none/json")?.starts_with("HTTP/1.1 404"));
         api.remove(&id);

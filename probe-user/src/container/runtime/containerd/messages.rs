@@ -6,6 +6,13 @@ use std::collections::BTreeMap;
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Empty {}
 
+/// `ListContainersRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Filters {
+    #[prost(string, repeated, tag = "1")]
+    pub(super) filters: Vec<String>,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Version {
     #[prost(string, tag = "1")]

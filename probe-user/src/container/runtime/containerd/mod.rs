@@ -11,11 +11,11 @@ use super::endpoint::RuntimeEndpoint;
 use super::grpc::{Cause, Client};
 use super::oci_spec::Spec;
 use super::{
-    Answer, CONTAINERS, ContainerInfo, DetailLevel, Details, Gaps, InfoSource, Overlay, RuntimeClient,
+    Answer, CONTAINERS, ContainerInfo, ContainerQuery, Details, Gaps, InfoSource, Overlay, RuntimeClient,
     RuntimeReply, Snapshot, labels, merge, transport,
 };
 use messages::{
-    Container, ContainerId, Containers, Empty, Images, Mounts, Namespaces, OneContainer, OneTask,
+    Container, ContainerId, Containers, Empty, Filters, Images, Mounts, Namespaces, OneContainer, OneTask,
     SnapshotKey, Task, Tasks, Version,
 };
 use store::ContainerdStore;
@@ -45,13 +45,13 @@ pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
     ],
     user_socket: None,
     variable: Some("CONTAINERD_ADDRESS"),
-    query: |endpoint, depth| {
-        Box::pin(async move { transport::within(&endpoint, list(&endpoint, depth)).await })
+    query: |endpoint, query| {
+        Box::pin(async move { transport::within(&endpoint, list(&endpoint, &query)).await })
     },
     describe,
 };
 
-async fn list(endpoint: &Arc<RuntimeEndpoint>, depth: DetailLevel) -> Result<RuntimeReply, Cause> {
+async fn list(endpoint: &Arc<RuntimeEndpoint>, query: &ContainerQuery) -> Result<RuntimeReply, Cause> {
     let client = Client::connect(endpoint).await?;
     let version: Version =
         client.call("/containerd.services.version.v1.Version/Version", None, Empty {}).await?;
@@ -59,7 +59,7 @@ async fn list(endpoint: &Arc<RuntimeEndpoint>, depth: DetailLevel) -> Result<Run
         client.call("/containerd.services.namespaces.v1.Namespaces/List", None, Empty {}).await?;
     let mut containers = Vec::new();
     for namespace in namespaces.namespaces.into_iter().take(NAMESPACES) {
-        let listed = list_namespace(&client, endpoint, &namespace.name, depth).await?;
+        let listed = list_namespace(&client, endpoint, &namespace.name, query).await?;
         containers.extend(listed.into_iter().take(CONTAINERS.saturating_sub(containers.len())));
     }
     Ok(RuntimeReply { runtime: NAME, version: version.version, containers })
@@ -69,13 +69,16 @@ async fn list_namespace(
     client: &Client,
     endpoint: &Arc<RuntimeEndpoint>,
     namespace: &str,
-    depth: DetailLevel,
+    query: &ContainerQuery,
 ) -> Result<Vec<ContainerInfo>, Cause> {
-    let all = client.call("/containerd.services.containers.v1.Containers/List", Some(namespace), Empty {});
+    // A container that matches one of them is listed, and without a filter each.
+    let filters = query.ids().into_iter().flatten().map(|id| format!("id=={id}")).collect();
+    let filters = Filters { filters };
+    let all = client.call("/containerd.services.containers.v1.Containers/List", Some(namespace), filters);
     let tasks = async {
-        match depth {
-            DetailLevel::All => tasks(client, namespace).await,
-            DetailLevel::Facts => None,
+        match query {
+            ContainerQuery::All => tasks(client, namespace).await,
+            ContainerQuery::Facts | ContainerQuery::FactsOf(_) => None,
         }
     };
     let (all, tasks, images) = tokio::join!(all, tasks, images(client, namespace));

@@ -114,7 +114,7 @@ fn containers_of_all_namespaces_are_listed_and_described() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("containerd.sock");
         serve(&path, answers);
-        let reply = (RUNTIME.query)(endpoint(NAME, &path), DetailLevel::All).await.unwrap();
+        let reply = (RUNTIME.query)(endpoint(NAME, &path), ContainerQuery::All).await.unwrap();
         assert_eq!((reply.runtime, reply.version.as_str()), (NAME, "1.6.20"));
         let [web, odd, app, sandbox] = reply.containers.as_slice() else { panic!("{:?}", reply.containers) };
         assert_eq!(web.names, ["web"]);
@@ -164,7 +164,7 @@ fn who_serves_something_else_is_no_containerd() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("other.sock");
         serve(&path, |_, _, _| Err(UNIMPLEMENTED));
-        let error = (RUNTIME.query)(endpoint(NAME, &path), DetailLevel::All).await.unwrap_err();
+        let error = (RUNTIME.query)(endpoint(NAME, &path), ContainerQuery::All).await.unwrap_err();
         assert!(matches!(error, crate::container::runtime::Unreachable::Unserved(_)), "{error}");
     });
 }
@@ -195,7 +195,7 @@ fn a_hostile_server_is_given_up_with_the_reason() {
             tokio::spawn(flood(UnixListener::bind(&path).unwrap(), bytes));
             let endpoint = RuntimeEndpoint::clone(&endpoint(NAME, &path));
             let endpoint = Arc::new(RuntimeEndpoint { owner: Owner::User(1000), ..endpoint });
-            let error = (RUNTIME.query)(endpoint, DetailLevel::All).await.unwrap_err();
+            let error = (RUNTIME.query)(endpoint, ContainerQuery::All).await.unwrap_err();
             assert!(error.chain().ends_with(reason), "{}", error.chain());
         });
     }

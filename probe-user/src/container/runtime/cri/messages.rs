@@ -6,6 +6,21 @@ use std::collections::BTreeMap;
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Empty {}
 
+/// `ListContainersRequest` and `ListPodSandboxRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Filtered {
+    /// Without it, everything is listed.
+    #[prost(message, optional, tag = "1")]
+    pub(super) filter: Option<Filter>,
+}
+
+/// `ContainerFilter` and `PodSandboxFilter`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Filter {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Version {
     #[prost(string, tag = "2")]

@@ -4,7 +4,7 @@
 mod messages;
 mod store;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +16,14 @@ use super::images::{Extent, ImageNames, is_id};
 use super::oci_spec::Spec;
 use super::transport::Peer;
 use super::{
-    Answer, CONTAINERS, ContainerInfo, Details, Gaps, InfoSource, MountPoint, RuntimeClient, RuntimeReply,
-    Snapshot, labels, transport,
+    Answer, CONTAINERS, ContainerInfo, ContainerQuery, Details, Gaps, InfoSource, MountPoint, RuntimeClient,
+    RuntimeReply, Snapshot, labels, transport,
 };
 use crate::event::Pod;
-use messages::{Container, Containers, Empty, Sandbox, Sandboxes, Status, StatusOf, StoredImages, Version};
+use messages::{
+    Container, Containers, Empty, Filter, Filtered, Sandbox, Sandboxes, Status, StatusOf, StoredImages,
+    Version,
+};
 use store::CriStore;
 
 const NAME: &str = "cri";
@@ -42,18 +45,23 @@ pub(super) const RUNTIME: RuntimeClient = RuntimeClient {
     ],
     user_socket: None,
     variable: Some("CONTAINER_RUNTIME_ENDPOINT"),
-    query: |endpoint, _| Box::pin(async move { transport::within(&endpoint, list(&endpoint)).await }),
+    query: |endpoint, query| {
+        Box::pin(async move { transport::within(&endpoint, list(&endpoint, &query)).await })
+    },
     describe,
 };
 
-async fn list(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
+async fn list(endpoint: &Arc<RuntimeEndpoint>, query: &ContainerQuery) -> Result<RuntimeReply, Cause> {
     let client = Client::connect(endpoint).await?;
     let version: Version = client.call("/runtime.v1.RuntimeService/Version", None, Empty {}).await?;
-    let containers = client.call("/runtime.v1.RuntimeService/ListContainers", None, Empty {});
-    let sandboxes = client.call("/runtime.v1.RuntimeService/ListPodSandbox", None, Empty {});
-    let both = async { tokio::try_join!(containers, sandboxes) };
+    let both = async {
+        match query.ids() {
+            None => tokio::try_join!(containers(&client, None), sandboxes(&client, None)),
+            Some(ids) => with_ids(&client, ids).await,
+        }
+    };
     let (both, images) = tokio::join!(both, images(&client));
-    let (containers, sandboxes): (Containers, Sandboxes) = both?;
+    let (containers, sandboxes) = both?;
     let images = CriStore::new(images);
     let runtime = name(&version.runtime_name);
     let source = InfoSource { endpoint: Arc::clone(endpoint), namespace: None };
@@ -72,6 +80,35 @@ async fn list(endpoint: &Arc<RuntimeEndpoint>) -> Result<RuntimeReply, Cause> {
     let sandboxes = sandboxes.items.iter().map(|sandbox| sandbox_info(sandbox, common.clone()));
     let containers = containers.chain(sandboxes).filter(|one| !one.id.is_empty()).take(CONTAINERS).collect();
     Ok(RuntimeReply { runtime, version: version.runtime_version, containers })
+}
+
+/// The containers with this id, or all.
+async fn containers(client: &Client, id: Option<String>) -> Result<Containers, tonic::Status> {
+    let filtered = Filtered { filter: id.map(|id| Filter { id }) };
+    client.call("/runtime.v1.RuntimeService/ListContainers", None, filtered).await
+}
+
+/// The pods with this id, or all.
+async fn sandboxes(client: &Client, id: Option<String>) -> Result<Sandboxes, tonic::Status> {
+    let filtered = Filtered { filter: id.map(|id| Filter { id }) };
+    client.call("/runtime.v1.RuntimeService/ListPodSandbox", None, filtered).await
+}
+
+/// The containers and pods with these ids, and the pods of these containers.
+async fn with_ids(client: &Client, ids: &BTreeSet<String>) -> Result<(Containers, Sandboxes), tonic::Status> {
+    let mut found = (Containers::default(), Sandboxes::default());
+    for id in ids {
+        let of_id = containers(client, Some(id.clone())).await?.containers;
+        let mut pods = BTreeSet::from([id.clone()]);
+        pods.extend(of_id.iter().map(|container| container.sandbox.clone()).filter(|id| !id.is_empty()));
+        for pod in pods {
+            if !found.1.items.iter().any(|sandbox| sandbox.id == pod) {
+                found.1.items.extend(sandboxes(client, Some(pod)).await?.items);
+            }
+        }
+        found.0.containers.extend(of_id);
+    }
+    Ok(found)
 }
 
 /// The images of the runtime. None if they cannot be listed in time, or are not served here.

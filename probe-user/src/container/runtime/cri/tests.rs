@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::messages::{ContainerStatus, Image, Metadata, Mount, PodMetadata, StoredImage};
 use super::*;
-use crate::container::runtime::DetailLevel;
+use crate::container::runtime::ContainerQuery;
 use crate::container::runtime::grpc::fixture::{NOT_FOUND, UNIMPLEMENTED, endpoint, run, serve};
 
 /// The verbose part of CRI-O's ContainerStatus (server/container_status.go: `sandboxID`, `pid`,
@@ -83,7 +83,7 @@ fn containers_have_their_pods() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("crio.sock");
         serve(&path, answers);
-        let reply = (RUNTIME.query)(endpoint(NAME, &path), DetailLevel::All).await.unwrap();
+        let reply = (RUNTIME.query)(endpoint(NAME, &path), ContainerQuery::All).await.unwrap();
         assert_eq!((reply.runtime, reply.version.as_str()), ("cri-o", "1.30.3"));
         let [app, sandbox] = reply.containers.as_slice() else { panic!("{:?}", reply.containers) };
         assert_eq!(
@@ -113,6 +113,39 @@ fn containers_have_their_pods() {
     });
 }
 
+/// Like [`answers`], but lists only what is asked for by its id.
+fn answers_by_id(method: &str, namespace: &str, question: &[u8]) -> Result<Vec<u8>, u32> {
+    let id = || Filtered::decode(question).unwrap().filter.unwrap().id;
+    match method {
+        "/runtime.v1.RuntimeService/ListContainers" if id() != "0a" => Ok(Vec::new()),
+        "/runtime.v1.RuntimeService/ListPodSandbox" if id() != "5a" => Ok(Vec::new()),
+        _ => answers(method, namespace, question),
+    }
+}
+
+#[test]
+fn containers_are_listed_by_id_with_their_pods() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("crio.sock");
+        serve(&path, answers_by_id);
+        for (ids, expected) in [
+            (&["0a", "zz"][..], &["0a", "5a"][..]),
+            (&["5a"], &["5a"]),
+            (&["zz"], &[]),
+            (&["0a", "5a"], &["0a", "5a"]),
+        ] {
+            let wanted = ContainerQuery::FactsOf(ids.iter().map(|id| (*id).to_owned()).collect());
+            let reply = (RUNTIME.query)(endpoint(NAME, &path), wanted).await.unwrap();
+            let found: Vec<&str> = reply.containers.iter().map(|one| one.id.as_str()).collect();
+            assert_eq!(found, expected, "{ids:?}");
+            assert!(
+                reply.containers.iter().all(|one| one.pod.as_ref().is_some_and(|pod| pod.name == "web-0"))
+            );
+        }
+    });
+}
+
 #[test]
 fn what_containerd_says_of_a_container() {
     let found = details(status(CONTAINERD), &Peer { within: None, shares_pids: true });
@@ -134,7 +167,7 @@ fn a_containerd_without_the_plugin_is_passed_over() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("containerd.sock");
         serve(&path, |_, _, _| Err(UNIMPLEMENTED));
-        let error = (RUNTIME.query)(endpoint(NAME, &path), DetailLevel::All).await.unwrap_err();
+        let error = (RUNTIME.query)(endpoint(NAME, &path), ContainerQuery::All).await.unwrap_err();
         assert!(matches!(error, crate::container::runtime::Unreachable::Unserved(_)), "{error}");
     });
 }

@@ -14,6 +14,9 @@ use crate::container::runtime::{Extent, Unreachable};
 
 type Answers = fn(&str) -> Option<&'static str>;
 
+/// What [`Answers`] are asked for the name of the engine, which is a header of every answer.
+const SERVER_HEADER: &str = "Server";
+
 const DOCKER_VERSION: &str = r#"{"Version":"20.10.24","ApiVersion":"1.41","Components":[{"Name":"Engine",
     "Version":"20.10.24"},{"Name":"containerd","Version":"1.6.20"}]}"#;
 const PODMAN_VERSION: &str = r#"{"Version":"4.3.1","Components":[{"Name":"Podman Engine","Version":"4.3.1"},
@@ -78,7 +81,7 @@ fn a_container_whose_tag_has_moved_has_all_names_of_its_image() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         serve(&path, moved);
-        let reply = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap();
+        let reply = query(endpoint(DOCKER, &path), ContainerQuery::All).await.unwrap();
         let check = |id: &str, shown: &str, extent: Extent, names: &[&str]| {
             let found = reply.containers.iter().find(|one| one.id == id).unwrap();
             assert_eq!((found.image.as_deref(), found.image_names.extent), (Some(shown), extent), "{id}");
@@ -109,6 +112,40 @@ fn podman(line: &str) -> Option<&'static str> {
     })
 }
 
+/// Answers only what is asked about `aa` and `cc`, and names itself in each answer.
+fn podman_by_id(line: &str) -> Option<&'static str> {
+    let is_by_id = line.contains("filters=%7B%22id%22%3A%5B%22aa%22%2C%22cc%22%5D%7D");
+    if line == SERVER_HEADER { Some("Libpod/4.3.1 (linux)") } else { podman(line).filter(|_| is_by_id) }
+}
+
+#[test]
+fn containers_are_listed_by_id() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("podman.sock");
+        serve(&path, podman_by_id);
+        let ids = ContainerQuery::FactsOf(["aa".to_owned(), "cc".to_owned()].into());
+        let reply = query(endpoint(PODMAN, &path), ids).await.unwrap();
+        assert_eq!((reply.runtime, reply.version.as_str()), (PODMAN, "4.3.1"), "it is not asked for that");
+        let pods: Vec<_> =
+            reply.containers.iter().map(|one| one.pod.as_ref().map(|pod| &*pod.name)).collect();
+        assert_eq!(pods, [Some("shop"), None]);
+    });
+}
+
+#[test]
+fn the_header_of_an_answer_names_the_engine() {
+    let check = |header: &str, expected: Option<(&str, &str)>| {
+        let found = of_header(header);
+        let found = found.as_ref().map(|found| (found.runtime, found.version.as_str()));
+        assert_eq!(found, expected, "{header}");
+    };
+    check("Docker/20.10.24+dfsg1 (linux)", Some((DOCKER, "20.10.24+dfsg1")));
+    check("Libpod/5.0.0 (linux)", Some((PODMAN, "5.0.0")));
+    check("nginx/1.22.1", None);
+    check("Docker", None);
+}
+
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers: Answers) {
     let mut request = vec![0; 4096];
     let read = stream.read(&mut request).await.unwrap();
@@ -118,7 +155,9 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers: Answer
         Some(body) => ("200 OK", body.to_owned()),
         None => ("404 Not Found", format!(r#"{{"message":"unexpected: {line}"}}"#)),
     };
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n");
+    let server = answers(SERVER_HEADER).map(|name| format!("Server: {name}\r\n")).unwrap_or_default();
+    let head =
+        format!("HTTP/1.1 {status}\r\n{server}Content-Type: application/json\r\nConnection: close\r\n");
     let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(answer.as_bytes()).await.unwrap();
 }
@@ -145,7 +184,7 @@ fn docker_is_understood() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         serve(&path, docker);
-        let reply = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap();
+        let reply = query(endpoint(DOCKER, &path), ContainerQuery::All).await.unwrap();
         assert_eq!((reply.runtime, reply.version.as_str()), (DOCKER, "20.10.24"));
         let [web, old] = reply.containers.as_slice() else { panic!("{:?}", reply.containers) };
         assert_eq!(web.names, ["web", "x/alias"]);
@@ -175,7 +214,7 @@ fn podman_is_podman_wherever_it_answers() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         serve(&path, podman);
-        let reply = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap();
+        let reply = query(endpoint(DOCKER, &path), ContainerQuery::All).await.unwrap();
         assert_eq!((reply.runtime, reply.version.as_str()), (PODMAN, "4.3.1"));
         let [web, stops] = reply.containers.as_slice() else { panic!("{:?}", reply.containers) };
         assert_eq!((web.runtime, web.pid), (PODMAN, Some(78)));
@@ -191,7 +230,7 @@ fn a_podman_without_its_own_protocol_still_names_containers() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("podman.sock");
         serve(&path, |line| podman(line).filter(|_| !line.contains("libpod")));
-        let reply = query(endpoint(PODMAN, &path), DetailLevel::All).await.unwrap();
+        let reply = query(endpoint(PODMAN, &path), ContainerQuery::All).await.unwrap();
         let web = reply.containers.first().unwrap();
         assert_eq!((web.names.as_slice(), web.pod.as_ref()), (&["web".to_owned()][..], None));
         assert!(web.gaps.pod, "it may be in one");
@@ -209,7 +248,7 @@ fn pids_over_tcp_mean_nothing() {
                 tokio::spawn(answer(stream, docker));
             }
         });
-        let reply = query(at(&address), DetailLevel::All).await.unwrap();
+        let reply = query(at(&address), ContainerQuery::All).await.unwrap();
         let web = reply.containers.first().unwrap();
         assert_eq!(web.names.first().map(String::as_str), Some("web"));
         assert_eq!(crate::container::runtime::init(web).await, None, "it may be another machine's");
@@ -223,7 +262,7 @@ fn who_accepts_and_never_answers_is_given_up() {
         let path = directory.path().join("docker.sock");
         let _listener = UnixListener::bind(&path).unwrap();
         let started = Instant::now();
-        let error = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap_err();
+        let error = query(endpoint(DOCKER, &path), ContainerQuery::All).await.unwrap_err();
         assert!(matches!(error, Unreachable::Silent(_)), "{error}");
         assert!(started.elapsed() < TIMEOUT + std::time::Duration::from_secs(1));
     });
@@ -235,12 +274,12 @@ fn nobody_there_is_absent() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         assert!(matches!(
-            query(endpoint(DOCKER, &path), DetailLevel::All).await,
+            query(endpoint(DOCKER, &path), ContainerQuery::All).await,
             Err(Unreachable::Absent(_))
         ));
         // A socket file that a daemon left behind.
         drop(UnixListener::bind(&path).unwrap());
-        let error = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap_err();
+        let error = query(endpoint(DOCKER, &path), ContainerQuery::All).await.unwrap_err();
         assert!(matches!(error, Unreachable::Absent(_)), "{error:?}");
     });
 }
@@ -248,7 +287,7 @@ fn nobody_there_is_absent() {
 #[test]
 fn what_cannot_be_used_is_an_error_that_says_why() {
     for address in ["ssh://host", "npipe:////./pipe/x"] {
-        match run(query(at(address), DetailLevel::All)) {
+        match run(query(at(address), ContainerQuery::All)) {
             Err(error @ Unreachable::Failed { .. }) => {
                 let text = error.chain();
                 assert!(text.contains(address) && text.contains("only unix://"), "{text}");
@@ -260,7 +299,7 @@ fn what_cannot_be_used_is_an_error_that_says_why() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
         serve(&path, |_| Some("\x1b[2J"));
-        let error = query(endpoint(DOCKER, &path), DetailLevel::All).await.unwrap_err();
+        let error = query(endpoint(DOCKER, &path), ContainerQuery::All).await.unwrap_err();
         assert!(!error.chain().contains('\x1b'), "{}", error.chain());
     });
 }
