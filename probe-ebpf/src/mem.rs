@@ -16,10 +16,10 @@ use aya_ebpf::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns,
         bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{
-            bpf_get_attach_cookie, bpf_get_current_task, bpf_get_current_task_btf, bpf_get_func_ip,
-            bpf_get_ns_current_pid_tgid, bpf_get_stack, bpf_probe_read_kernel as read_kernel,
-            bpf_probe_read_kernel_str as read_kernel_text, bpf_probe_read_user as read_user,
-            bpf_probe_read_user_str as read_user_text, bpf_task_pt_regs,
+            bpf_get_attach_cookie, bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf,
+            bpf_get_func_ip, bpf_get_ns_current_pid_tgid, bpf_get_stack,
+            bpf_probe_read_kernel as read_kernel, bpf_probe_read_kernel_str as read_kernel_text,
+            bpf_probe_read_user as read_user, bpf_probe_read_user_str as read_user_text, bpf_task_pt_regs,
         },
     },
     programs::{ProbeContext, TracePointContext},
@@ -55,6 +55,24 @@ pub fn copy_user<const N: usize>(to: &mut MaybeUninit<[u8; N]>, address: u64, le
     }
     // SAFETY: `to` has room for N bytes and `length` is at most N; the helper checks the address.
     unsafe { read_user(to.as_mut_ptr().cast(), length as u32, address as *const _) == 0 }
+}
+
+/// What a global function gets from its caller, who has a reference. The verifier wants this check, because it
+/// does not consider the caller.
+#[inline(always)]
+pub fn argument<'a, T>(pointer: *const T) -> Option<&'a T> {
+    // SAFETY: only references are passed, of which none outlives the call.
+    unsafe { pointer.as_ref() }
+}
+
+/// The name of the current thread. It is read into two numbers, because sixteen bytes would be cleared before in
+/// a loop, which the verifier follows for each byte.
+#[inline(always)]
+pub fn comm() -> [u8; 16] {
+    let mut name = [0_u64; 2];
+    // SAFETY: `name` has room for sixteen bytes. The helper clears it if there is no name.
+    unsafe { bpf_get_current_comm(name.as_mut_ptr().cast(), 16) };
+    zerocopy::transmute!(name)
 }
 
 /// The user registers at a probe.

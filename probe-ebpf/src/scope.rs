@@ -15,7 +15,7 @@ impl Current {
     #[inline(always)]
     pub fn in_scope() -> Option<Self> {
         let current = Self::any();
-        current.is_in_scope().then_some(current)
+        (thread_is_in_scope() != 0).then_some(current)
     }
 
     #[inline(always)]
@@ -41,6 +41,16 @@ impl Current {
         }
         in_pid_namespaces(scope.pid_namespaces)
     }
+}
+
+/// Whether the current thread is in scope: 1 or 0.
+///
+/// It is a global function, which the verifier follows once for a program. What is inlined is followed again
+/// on each way that leads to it, and this has loops.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn thread_is_in_scope() -> u32 {
+    u32::from(Current::any().is_in_scope())
 }
 
 /// The flags of a thread in the set of threads (`THREAD_`). None if it is not a member.

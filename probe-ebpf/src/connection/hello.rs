@@ -2,7 +2,8 @@
 //! they pass through a socket.
 
 use probe_common::{
-    HELLO_SENT, HelloKey, HelloStart, HelloState, IoDirection, KIND_HELLO, RecordHeader, hello_bytes,
+    HELLO_SENT, HelloChunk, HelloKey, HelloStart, HelloState, IoDirection, KIND_HELLO, RecordHeader,
+    hello_bytes,
 };
 
 use crate::{current::Current, emit, maps::HELLOS, mem};
@@ -123,11 +124,13 @@ fn remember(transfer: &SocketTransfer, seen: u32, wanted: u32, record: u32) {
 fn emit_part(current: Current, transfer: &SocketTransfer, offset: u32, wanted: u32, record: u32) {
     let there = if transfer.there < transfer.bytes { transfer.there } else { transfer.bytes };
     let bytes = if there < wanted.into() { there as u32 } else { wanted };
-    emit::hello(bytes, transfer.address, |hello| {
-        hello.header = emit::header(KIND_HELLO, current);
-        hello.socket = transfer.socket;
-        hello.flags = if transfer.direction == IoDirection::Transmit { HELLO_SENT } else { 0 };
-        hello.offset = offset;
-        hello.record = record;
-    });
+    let hello = HelloChunk {
+        header: emit::header(KIND_HELLO, current),
+        socket: transfer.socket,
+        flags: if transfer.direction == IoDirection::Transmit { HELLO_SENT } else { 0 },
+        bytes,
+        offset,
+        record,
+    };
+    emit::hello(&hello, transfer.address);
 }

@@ -20,33 +20,28 @@ struct Slot<const N: usize> {
 /// Emits a chunk of a call: `call.chunk` bytes at `address`.
 #[inline(always)]
 pub fn call_chunk(call: &Call, address: u64) {
-    match call.chunk {
-        0 => slot::<0>(call, address),
-        1..=128 => slot::<128>(call, address),
-        129..=256 => slot::<256>(call, address),
-        257..=512 => slot::<512>(call, address),
-        513..=1024 => slot::<1024>(call, address),
-        1025..=2048 => slot::<2048>(call, address),
-        2049..=4096 => slot::<4096>(call, address),
-        4097..=8192 => slot::<8192>(call, address),
-        _ => slot::<CHUNK_BYTES>(call, address),
-    }
+    emit_call_chunk(call, address);
 }
 
-/// Emits a chunk of [`CHUNK_BYTES`].
-#[inline(always)]
-pub fn full_call_chunk(call: &Call, address: u64) {
-    slot::<CHUNK_BYTES>(call, address);
-}
-
-/// Emits a chunk that is one of many small ones. Like [`call_chunk`], but with fewer sizes, because the
-/// verifier follows each size in each iteration of a loop.
-#[inline(always)]
-pub fn small_call_chunk(call: &Call, address: u64) {
-    match call.chunk {
-        0..=1024 => slot::<1024>(call, address),
-        _ => slot::<CHUNK_BYTES>(call, address),
+/// Does it in a global function, which the verifier follows once for a program, instead of for each of the
+/// calls that lead to it, and in each iteration of a loop.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emit_call_chunk(call: *const Call, address: u64) -> u32 {
+    let Some(call) = mem::argument(call) else { return 0 };
+    let chunk = call.chunk;
+    match chunk {
+        0 => slot::<0>(call, address, chunk),
+        1..=128 => slot::<128>(call, address, chunk),
+        129..=256 => slot::<256>(call, address, chunk),
+        257..=512 => slot::<512>(call, address, chunk),
+        513..=1024 => slot::<1024>(call, address, chunk),
+        1025..=2048 => slot::<2048>(call, address, chunk),
+        2049..=4096 => slot::<4096>(call, address, chunk),
+        4097..=8192 => slot::<8192>(call, address, chunk),
+        _ => slot::<CHUNK_BYTES>(call, address, chunk),
     }
+    0
 }
 
 /// The bytes that are lost with a chunk. The first chunk of a call stands for what a limit has cut, too:
@@ -58,7 +53,7 @@ fn moved_bytes(call: &Call) -> u64 {
 }
 
 #[inline(always)]
-fn slot<const N: usize>(call: &Call, address: u64) {
+fn slot<const N: usize>(call: &Call, address: u64, chunk: u32) {
     if mem::constant(&SUPPRESS_CALLS) != 0 {
         return;
     }
@@ -67,10 +62,10 @@ fn slot<const N: usize>(call: &Call, address: u64) {
     };
     let slot = mem::slot(&mut entry);
     slot.call = *call;
-    if call.chunk != 0 && !mem::copy_user(&mut slot.payload, address, call.chunk) {
+    if chunk != 0 && !mem::copy_user(&mut slot.payload, address, chunk) {
         slot.call.flags |= FLAG_FAULT;
         slot.call.chunk = 0;
-        lost(Loss::ReadFault, call.chunk.into());
+        lost(Loss::ReadFault, chunk.into());
     }
     submit(entry);
 }

@@ -10,7 +10,6 @@ mod uprobe;
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_CONS_POS, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_PROD_POS},
-    helpers::bpf_get_current_comm,
     maps::ring_buf::RingBufEntry,
 };
 use aya_log_ebpf::debug;
@@ -23,7 +22,7 @@ use crate::{
     mem,
 };
 
-pub use call::{call_chunk, full_call_chunk, small_call_chunk};
+pub use call::call_chunk;
 pub use connection::{connection_close, connection_open, socket};
 pub use exec::{environment_page, exec, exec_arguments, exec_failure, exec_path, full_exec_arguments};
 pub use hello::hello;
@@ -40,7 +39,7 @@ pub fn header(kind: u32, current: Current) -> Header {
         reserved: 0,
         time: mem::now(),
         cgroup: mem::cgroup(),
-        comm: bpf_get_current_comm().unwrap_or_default(),
+        comm: mem::comm(),
     }
 }
 

@@ -133,15 +133,13 @@ pub fn payload(mut call: Call, address: u64) {
     const CHUNK: u32 = CHUNK_BYTES as u32;
     let captured = call.captured;
     let mut full = captured / CHUNK;
-    // A separate loop with a constant size, which is verified once for all sixty-four chunks instead of once
-    // per size.
     call.chunk = CHUNK;
     let mut round = 0;
     while round < CALL_BYTES / CHUNK {
         if full == 0 {
             break;
         }
-        emit::full_call_chunk(&call, address + u64::from(call.offset));
+        emit::call_chunk(&call, address + u64::from(call.offset));
         call.offset += CHUNK;
         full -= 1;
         round += 1;

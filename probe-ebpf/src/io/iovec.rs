@@ -200,7 +200,7 @@ fn emit_all(mut call: Call, list: u64, state: State) {
         call.offset = state.get(State::OFFSET) as u32;
         call.chunk = state.get(State::CHUNK) as u32;
         if call.chunk != 0 || call.captured == 0 {
-            emit::small_call_chunk(&call, state.get(State::ADDRESS));
+            emit::call_chunk(&call, state.get(State::ADDRESS));
         }
         let chunk = state.get(State::CHUNK);
         let offset = state.get(State::OFFSET) + chunk;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
-use crate::bpf::{self, LoadedPrograms, MmapEvents, Session, SessionError};
+use crate::bpf::{self, LoadedPrograms, MmapEvents, Preparation, Session, SessionError};
 use crate::cli::{self, Action, Invocation, OnNoMatch, Request, Trace, Verbosity};
 use crate::clock::{self, Clock};
 use crate::diagnose::{self, DiagnoseError};
@@ -258,7 +258,8 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
         }
     }
     let command = endings.command.as_ref().map(CommandProcess::pid);
-    let loading = ready.is_some().then(|| load(trace, &scope, verbosity, command));
+    let preparation = ready.as_mut().and_then(|ready| ready.preparation.take());
+    let loading = preparation.map(|preparation| load(preparation, trace, &scope, (verbosity, command)));
     let (target, discovery, mut plan) = tokio::select! {
         biased;
         end = endings.recv() => {
@@ -296,11 +297,13 @@ struct Ready {
     destinations: Vec<Destination>,
     /// Mappings that are made in the meantime are queued here.
     mappings: Option<MmapEvents>,
+    /// What the programs are loaded with. None when they are being loaded.
+    preparation: Option<Preparation>,
 }
 
 /// Prepares a trace. None if the trace ends before a FIFO has a reader.
 async fn prepare(trace: &Trace, endings: &mut StopSignals) -> Result<Option<Ready>, Failure> {
-    bpf::prepare()?;
+    let preparation = bpf::prepare()?;
     // First, because it may take long until there is a reader.
     let Some(destinations) = destination::open(&trace.outputs, trace.duration, endings).await? else {
         return Ok(None);
@@ -310,7 +313,7 @@ async fn prepare(trace: &Trace, endings: &mut StopSignals) -> Result<Option<Read
         Probe::Ssl(_) | Probe::Uprobe(_) => bpf::TrackExec::FromMmapEvents,
     };
     let mappings = MmapEvents::open(programs).inspect_err(|error| tracing::warn!("{error}")).ok();
-    Ok(Some(Ready { destinations, mappings }))
+    Ok(Some(Ready { destinations, mappings, preparation: Some(preparation) }))
 }
 
 /// Attaches to what was found, and streams until the end.
@@ -318,7 +321,7 @@ async fn run_trace(
     trace: &Trace,
     verbosity: Verbosity,
     endings: &mut StopSignals,
-    (Ready { destinations, mappings }, loading): (Ready, Loading),
+    (Ready { destinations, mappings, .. }, loading): (Ready, Loading),
     ((target, mut discovery, mut plan), choice): (Found, ProcessFilter),
 ) -> Result<(), Failure> {
     destinations.iter().try_for_each(Destination::claim)?;
@@ -501,7 +504,12 @@ fn nothing_to_attach(trace: &Trace, plan: &Plan, target: &Target, verbosity: Ver
 type Loading = JoinHandle<Result<LoadedPrograms, SessionError>>;
 
 /// Loads the programs while processes and files are searched for.
-fn load(trace: &Trace, scope: &Selector, verbosity: Verbosity, command: Option<u32>) -> Loading {
+fn load(
+    preparation: Preparation,
+    trace: &Trace,
+    scope: &Selector,
+    (verbosity, command): (Verbosity, Option<u32>),
+) -> Loading {
     let log = match verbosity {
         Verbosity::Debug => bpf::BpfLog::Debug,
         _ => bpf::BpfLog::Off,
@@ -515,7 +523,7 @@ fn load(trace: &Trace, scope: &Selector, verbosity: Verbosity, command: Option<u
         command,
     };
     let of_scope = scope.may_need_events().then_some(ProgramFamily::Cgroups);
-    tokio::task::spawn_blocking(move || LoadedPrograms::load(&options, of_scope))
+    tokio::task::spawn_blocking(move || LoadedPrograms::load(preparation, &options, of_scope))
 }
 
 /// The message if more functions match than may be probed.

@@ -8,6 +8,7 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use probe_common::{
     CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, OPEN_CALLS, SOCKETS,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::btf::Btf;
 use super::links::{Links, Removal};
@@ -81,12 +82,34 @@ impl ConnectionConstants {
     }
 }
 
+/// A loader that does not know the kernel's types.
+///
+/// aya reads and parses all of them, 5 MB, when a loader is created, although only relocations need them that
+/// our programs do not have. That takes about 25 ms and 25 MiB. It goes on without them if it cannot open the
+/// file, and there is no other way to have it do so.
+pub(super) fn without_kernel_types() -> EbpfLoader<'static> {
+    let limit = getrlimit(Resource::Nofile);
+    let no_files = Rlimit { current: Some(0), maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, no_files).is_err() {
+        return EbpfLoader::new();
+    }
+    let loader = EbpfLoader::new();
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        // The limit was this before, so it is not refused.
+        tracing::warn!("no more files can be opened: {error}");
+    }
+    loader
+}
+
 /// Creates the maps, and loads the programs of `families` that are needed at the start. Programs for sockets
 /// are left out if the kernel does not describe its sockets.
 pub(super) fn load(
+    loader: EbpfLoader<'static>,
     options: &SessionOptions,
     families: &mut BTreeSet<ProgramFamily>,
 ) -> Result<(Ebpf, Uprobes), SessionError> {
+    // It refers to values of this function from now on.
+    let mut loader: EbpfLoader<'_> = loader;
     let wake_shift = options.ring_bytes.ilog2().saturating_sub(WAKE_FRACTION_SHIFT);
     let (own_pid, command) = (std::process::id(), options.command.unwrap_or(0));
     let connections = ConnectionConstants::of(options);
@@ -98,8 +121,8 @@ pub(super) fn load(
     let (wanted, group_dead) = (options.programs.exec_records(), offsets.exit_group_dead);
     let reads_btf =
         families.contains(&ProgramFamily::Sockets) || exec::Constants::read_btf(wanted, group_dead);
-    // aya reads it as well, even if it needs nothing of it.
-    let (mut loader, btf) = at_once(EbpfLoader::new, || reads_btf.then(Btf::read).flatten());
+    // aya tries what the kernel can do when it is first asked.
+    let (_, btf) = at_once(aya::features, || reads_btf.then(Btf::read).flatten());
     let constants = exec::Constants::read(wanted, group_dead, btf.as_ref())?;
     let socket_fields = btf.as_ref().and_then(sockets::fields).map(PodCompat);
     if socket_fields.is_none() {
@@ -248,21 +271,23 @@ impl Uprobes {
             _ => program.attach_point.is_in_files(),
         }
     }
+}
 
-    /// The place for its links, and for idle probes of the same kind.
-    pub(super) fn links(&self) -> Links {
-        match self {
-            Self::Perf => Links::new(Removal::WhenQuiet, AttachWarmup::new(attach_warmup::idle_perf_event)),
-            Self::Multi(_) => {
-                let idle = IdleProgram::load(AttachType::UprobeMulti);
-                let attach = move || match &idle {
-                    Ok(program) => program.attach_to_nothing(),
-                    Err(error) => Err(io::Error::other(error.to_string())),
-                };
-                Links::new(Removal::AtOnce, AttachWarmup::new(attach))
-            }
-        }
+/// The place for links, and for idle probes of the same kind. If files are probed, the first idle probe is set,
+/// so that the kernel's longest wait is over when the programs are loaded.
+pub(super) fn links(options: &SessionOptions) -> Result<Links, SessionError> {
+    if !Uprobes::are_multi(options)? {
+        let links = Links::new(Removal::WhenQuiet, AttachWarmup::new(attach_warmup::idle_perf_event));
+        return Ok(links);
     }
+    let idle = IdleProgram::load(AttachType::UprobeMulti);
+    let attach = move || match &idle {
+        Ok(program) => program.attach_to_nothing(),
+        Err(error) => Err(io::Error::other(error.to_string())),
+    };
+    let links = Links::new(Removal::AtOnce, AttachWarmup::new(attach));
+    links.ahead().prime();
+    Ok(links)
 }
 
 /// Loads a program that runs in files or at tracepoints, if it is not loaded yet.

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use probe_common::{
     ConnectionKey, ConnectionState, CountKey, Frame, GoCall, Loss, LossCount, OpenCall, THREAD_IN,
@@ -136,14 +136,21 @@ const ATTACHED_AT_START: [ProgramFamily; 7] = [
 pub struct LoadedPrograms {
     uprobes: Uprobes,
     ebpf: Ebpf,
+    links: Links,
     families: BTreeSet<ProgramFamily>,
     log: BpfLog,
 }
 
+/// What [`prepare`] has prepared.
+pub struct Preparation {
+    loader: EbpfLoader<'static>,
+}
+
 impl LoadedPrograms {
-    /// Loads the programs that the trace needs, and those of `of_scope`, after [`prepare`]. Needs Linux 5.15
-    /// (attach cookies) and the right to load BPF programs.
+    /// Loads the programs that the trace needs, and those of `of_scope`. Needs Linux 5.15 (attach cookies) and
+    /// the right to load BPF programs.
     pub fn load(
+        Preparation { loader }: Preparation,
         options: &SessionOptions,
         of_scope: impl IntoIterator<Item = ProgramFamily>,
     ) -> Result<Self, SessionError> {
@@ -152,8 +159,12 @@ impl LoadedPrograms {
         if !families.contains(&ProgramFamily::ExecRecords) {
             families.insert(ProgramFamily::TaskExecs);
         }
-        let (ebpf, uprobes) = loader::load(options, &mut families)?;
-        Ok(Self { uprobes, ebpf, families, log: options.log })
+        if options.programs.probes_files() {
+            families.insert(ProgramFamily::Signals);
+        }
+        let links = loader::links(options)?;
+        let (ebpf, uprobes) = loader::load(loader, options, &mut families)?;
+        Ok(Self { uprobes, ebpf, links, families, log: options.log })
     }
 }
 
@@ -198,8 +209,8 @@ pub fn check() -> Result<(), SessionError> {
 /// Prepares this process for a session, and reports what a session lacks.
 ///
 /// To be called before other threads are started: if tracefs is not mounted, it is mounted in a mount
-/// namespace of our own, which existing threads would not see.
-pub fn prepare() -> Result<(), SessionError> {
+/// namespace of our own, which existing threads would not see. And for a moment, no file can be opened.
+pub fn prepare() -> Result<Preparation, SessionError> {
     check()?;
     // Each link and each object holds a file open; the usual soft limit is 1024.
     let files = getrlimit(Resource::Nofile);
@@ -207,22 +218,27 @@ pub fn prepare() -> Result<(), SessionError> {
     if let Err(error) = raised {
         tracing::debug!("the limit of open files stays: {error}");
     }
-    tracepoint_format::ensure_mounted()
+    tracepoint_format::ensure_mounted()?;
+    Ok(Preparation { loader: loader::without_kernel_types() })
 }
 
 impl Session {
     /// Loads the programs and starts a session, after [`prepare`]. To be called in an event loop.
     pub fn load(options: &SessionOptions, scope: &Scope) -> Result<Self, SessionError> {
         let of_scope = scope.watch.then_some(ProgramFamily::Cgroups);
-        Self::start(LoadedPrograms::load(options, of_scope)?, scope)
+        let preparation = Preparation { loader: EbpfLoader::new() };
+        Self::start(LoadedPrograms::load(preparation, options, of_scope)?, scope)
     }
 
     /// Attaches the programs that follow processes and sockets, and writes the scope. To be called in an
     /// event loop. If the scope [watches](Scope::watch), the family [`ProgramFamily::Cgroups`] must have been
     /// loaded.
     pub fn start(programs: LoadedPrograms, scope: &Scope) -> Result<Self, SessionError> {
-        let LoadedPrograms { uprobes, mut ebpf, families, log } = programs;
-        let mut links = uprobes.links();
+        let LoadedPrograms { uprobes, mut ebpf, mut links, families, log } = programs;
+        // Something is attached soon, so the wait for the kernel begins while other things are attached.
+        if families.contains(&ProgramFamily::Signals) {
+            links.ahead().prime();
+        }
         let ring = pod::poll(pod::take(&mut ebpf, "EVENTS")?)?;
         let lost = pod::take(&mut ebpf, "LOST")?;
         let connections = pod::take(&mut ebpf, "CONNECTIONS")?;
@@ -249,11 +265,9 @@ impl Session {
         if families.contains(&ProgramFamily::SocketCloses) {
             sockets::attach_closes(&mut ebpf, &mut links);
         }
-        if families.contains(&ProgramFamily::Tls) || families.contains(&ProgramFamily::Functions) {
+        if families.contains(&ProgramFamily::Signals) {
             signals::attach(&mut ebpf, &mut links);
         }
-        // Something is attached soon, so the wait for the kernel begins while processes are read.
-        links.ahead().prime();
         let filter = ScopeFilter::write(&mut ebpf, scope)?;
         Ok(Self {
             ring,

@@ -85,7 +85,7 @@ pub(super) fn load(
 
 /// Whether a session goes on without the program.
 fn is_optional(row: &BpfProgram) -> bool {
-    matches!(row.family, ProgramFamily::Sockets | ProgramFamily::SocketCloses)
+    matches!(row.family, ProgramFamily::Sockets | ProgramFamily::SocketCloses | ProgramFamily::Signals)
 }
 
 /// Whether the kernel has the tracepoint. If it does not, loading the program would be wasted time.

@@ -139,7 +139,7 @@ pub(super) const PROGRAMS: [BpfProgram; 56] = [
     ),
     program("exec_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execve"])),
     program("exec_at_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execveat"])),
-    program("signal_delivered", Signals, OnDemand, RawTracepoint("signal_deliver")),
+    program("signal_delivered", Signals, AtStart, RawTracepoint("signal_deliver")),
     // These two tracepoints exist since Linux 6.3.
     program("socket_sent", Sockets, AtStart, RawTracepoint("sock_send_length")),
     program("socket_received", Sockets, AtStart, RawTracepoint("sock_recv_length")),

@@ -15,6 +15,7 @@ mod nginx;
 mod process;
 mod report;
 mod scale;
+mod starts;
 mod statistics;
 mod tracer;
 
@@ -53,6 +54,10 @@ enum Part {
     Exec,
     /// Many containers.
     Scale,
+    /// The load that ctrace takes without loss, and its memory.
+    Load,
+    /// Until ctrace traces, and until it has ended.
+    Start,
 }
 
 /// How long the measurements take.
@@ -68,6 +73,8 @@ struct Extent {
     request_seconds: u32,
     /// How many libraries are loaded after ctrace has started.
     attaches: usize,
+    /// How often ctrace starts with one process, and runs a command.
+    traces: usize,
     /// How many programs are executed in a round.
     execs: u32,
     /// The numbers of containers, in ascending order.
@@ -86,6 +93,7 @@ const FULL: Extent = Extent {
     load_ms: 2000,
     request_seconds: 2,
     attaches: 15,
+    traces: 20,
     execs: 6000,
     containers: &[0, 125, 250, 500, 1000],
     starts: 5,
@@ -98,6 +106,7 @@ const QUICK: Extent = Extent {
     load_ms: 1000,
     request_seconds: 1,
     attaches: 5,
+    traces: 5,
     execs: 3000,
     containers: &[0, 50, 200],
     starts: 1,
@@ -128,6 +137,8 @@ pub(crate) fn run(options: BenchOptions) -> Result<()> {
         Some(Part::Functions) => drop(measure.args(["--only", "functions"])),
         Some(Part::Exec) => drop(measure.args(["--only", "exec"])),
         Some(Part::Scale) => drop(measure.args(["--only", "scale"])),
+        Some(Part::Load) => drop(measure.args(["--only", "load"])),
+        Some(Part::Start) => drop(measure.args(["--only", "start"])),
         None => {}
     }
     let status = measure.status().with_context(|| format!("cannot run `{}`", shell::shown(&measure)))?;
@@ -153,11 +164,18 @@ pub(crate) fn measure(options: BenchOptions) -> Result<()> {
                 scale.describe(&mut report);
                 failures = scale.failures();
             }
+            Part::Load => {
+                let load = load::measure(extent)?;
+                load.describe(&mut report);
+                failures = load.failures();
+            }
+            Part::Start => starts::measure(extent)?.describe(&mut report),
         }
         println!("{}", report.text());
         return if options.check { check(&failures) } else { Ok(()) };
     }
     let calls = calls::measure(extent)?;
+    let starts = starts::measure(extent)?;
     let functions = functions::measure(extent)?;
     let execs = execs::measure(extent)?;
     let attaches = attach::measure(extent)?;
@@ -168,6 +186,7 @@ pub(crate) fn measure(options: BenchOptions) -> Result<()> {
     let mut report = report::BenchReport::default();
     machine::describe(&mut report)?;
     calls.describe(&mut report);
+    starts.describe(&mut report);
     functions.describe(&mut report);
     execs.describe(&mut report);
     attach::describe(attaches.as_ref(), &mut report);
