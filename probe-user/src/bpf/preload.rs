@@ -105,7 +105,9 @@ fn load_all(mut queue: Vec<ProgramToLoad<'_>>) -> Vec<LoadedProgram> {
     let (queue, done) = (Mutex::new(queue), Mutex::new(Vec::new()));
     let work = || {
         // Nothing panics while it holds a lock.
-        while let Some(next) = queue.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // The lock is not held in the loop, as it would be if it were taken in the loop's condition.
+        while let Some(next) = next() {
             let loaded = next.load();
             done.lock().unwrap_or_else(PoisonError::into_inner).push(loaded);
         }
