@@ -157,7 +157,75 @@ def echo(port, certificate):
     return answer
 
 
-answer = {"urllib": urllib, "psycopg2": psycopg2, "grpcio": grpcio, "awscrt": awscrt, "s2n": s2n, "echo": echo, "botan12": partial(botan, "1.2"), "botan13": partial(botan, "default")}[sys.argv[1]](
+def primp(port, certificate):
+    import primp
+
+    client = primp.Client(ca_cert_file=certificate)
+    return client.post(f"https://127.0.0.1:{port}/{MARKER}", content=BODY.encode()).content
+
+
+def tls_client(port, certificate):
+    import tls_client
+
+    session = tls_client.Session(client_identifier="chrome_120", random_tls_extension_order=True)
+    url = f"https://127.0.0.1:{port}/{MARKER}"
+    return session.post(url, data=BODY, insecure_skip_verify=True).content
+
+
+def envoy(port, certificate):
+    """A request to a proxy, whose connection to the server is the one with TLS."""
+    import json
+    import socket
+    import subprocess
+    import time
+    import urllib.request
+
+    def typed(kind, **fields):
+        return {"@type": f"type.googleapis.com/envoy.extensions.{kind}", **fields}
+
+    def address(number):
+        return {"socket_address": {"address": "127.0.0.1", "port_value": number}}
+
+    router = {"name": "envoy.filters.http.router", "typed_config": typed("filters.http.router.v3.Router")}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "server"}}
+    manager = typed(
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="proxy",
+        http_filters=[router],
+        route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+    )
+    authority = {"validation_context": {"trusted_ca": {"filename": certificate}}}
+    context = typed("transport_sockets.tls.v3.UpstreamTlsContext", common_tls_context=authority)
+    cluster = {
+        "name": "server",
+        "load_assignment": {
+            "cluster_name": "server",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}],
+        },
+        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context},
+    }
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    listener = {"address": address(10000), "filter_chains": [chain]}
+    config = json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
+    options = ["--config-yaml", config, "--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
+    proxy = subprocess.Popen(["/usr/bin/envoy"] + options)
+    until = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", 10000)).close()
+            break
+        except ConnectionRefusedError:
+            assert proxy.poll() is None and time.monotonic() < until, "nobody listens"
+            time.sleep(0.05)
+    request = urllib.request.Request(f"http://127.0.0.1:10000/{MARKER}", BODY.encode())
+    with urllib.request.urlopen(request) as response:
+        answer = response.read()
+    proxy.terminate()
+    proxy.wait(20)
+    return answer
+
+
+answer = {"urllib": urllib, "psycopg2": psycopg2, "grpcio": grpcio, "awscrt": awscrt, "s2n": s2n, "echo": echo, "botan12": partial(botan, "1.2"), "botan13": partial(botan, "default"), "primp": primp, "tls_client": tls_client, "envoy": envoy}[sys.argv[1]](
     int(sys.argv[2]), sys.argv[3]
 )
 assert answer.startswith(b"ctrace-response-5d1f0c") and len(answer) > 70000, answer[:100]

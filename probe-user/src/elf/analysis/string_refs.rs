@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use aho_corasick::{AhoCorasick, Input, Match, MatchKind};
 use memchr::memchr_iter;
 
+use crate::elf::file::parts::in_parts;
 use crate::elf::file::reader::FileRange;
 use crate::elf::{Object, ObjectError, VirtAddr};
 
@@ -149,22 +150,9 @@ impl Object {
         })
     }
 
-    /// The addresses of what seem to be `call` and `jmp` instructions to `target`.
-    pub fn callers(&self, target: VirtAddr) -> Result<Vec<VirtAddr>, ObjectError> {
-        self.callers_of(&[target], &[])
-    }
-
-    /// The same for several functions, including calls through words that hold their addresses.
-    pub fn callers_of(&self, targets: &[VirtAddr], slots: &[u64]) -> Result<Vec<VirtAddr>, ObjectError> {
+    /// The addresses of what seem to be instructions that call, jump or load through one of these words.
+    pub(in crate::elf) fn slot_users(&self, slots: &[u64]) -> Result<Vec<VirtAddr>, ObjectError> {
         self.scan_code(|address, chunk, found| {
-            let calls = memchr::memchr2_iter(0xe8, 0xe9, chunk).filter_map(|at| {
-                let next = address + at as u64 + 5;
-                targets.contains(&VirtAddr(displaced(chunk, at + 1, next)?)).then_some(next - 5)
-            });
-            found.extend(calls);
-            if slots.is_empty() {
-                return;
-            }
             // `call` and `jmp` (ff /2, ff /4) and `mov` (8b) with a RIP-relative memory operand.
             found.extend(memchr::memchr2_iter(0xff, 0x8b, chunk).filter_map(|at| {
                 let is_relative = chunk.get(at + 1).is_some_and(|modrm| modrm & 0xc7 == 0x05);
@@ -193,24 +181,30 @@ impl Object {
     /// Visits all code, and returns the sorted addresses that `visit` adds.
     fn scan_code(
         &self,
-        mut visit: impl FnMut(u64, &[u8], &mut Vec<u64>),
+        visit: impl Fn(u64, &[u8], &mut Vec<u64>) + Sync,
     ) -> Result<Vec<VirtAddr>, ObjectError> {
-        let mut found = Vec::new();
+        let mut all = Vec::new();
         let mut left = MAX_BYTES;
         for segment in self.segments.executables() {
             let extent = segment.extent.head(left);
             left -= extent.length;
-            let stop = self.reader.chunks("code", extent, (1, MAX_INSTRUCTION), |offset, chunk| {
-                visit(segment.address.saturating_add(offset), chunk, &mut found);
-                if found.len() >= MAX_REFERENCES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            let parts = in_parts(extent, MAX_INSTRUCTION, |part, file| {
+                let mut found = Vec::new();
+                self.reader.chunks("code", file, (1, MAX_INSTRUCTION), |offset, chunk| {
+                    visit(segment.address.saturating_add(part.start + offset), chunk, &mut found);
+                    if found.len() >= MAX_REFERENCES {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                })?;
+                Ok(found)
             })?;
-            if stop.is_some() {
-                break;
-            }
+            all.extend(parts.into_iter().flatten());
         }
-        found.sort_unstable();
-        found.dedup();
-        Ok(found.into_iter().map(VirtAddr).collect())
+        all.sort_unstable();
+        all.dedup();
+        Ok(all.into_iter().map(VirtAddr).collect())
     }
 
     /// Where constant data is in the file.

@@ -3,6 +3,7 @@
 pub(super) mod dynamic;
 pub(super) mod header;
 pub(super) mod note;
+pub(super) mod parts;
 pub(super) mod reader;
 pub(super) mod relocation;
 pub(super) mod rodata;

@@ -1,7 +1,7 @@
 //! Function bounds in code without unwind tables. A function starts at the target of a call, directly after
 //! the end of another function, and extends as far as its own jumps reach.
 //!
-//! The list of call targets is built when it is first needed. Code that is reachable only through a jump
+//! The list of calls is built when it is first needed. Code that is reachable only through a jump
 //! table is not counted as part of a function: no answer is better than a wrong one.
 
 use std::ops::ControlFlow;
@@ -11,12 +11,16 @@ use iced_x86::{Code, FlowControl};
 use super::eh_frame::FunctionBounds;
 use crate::elf::code::decode::{instructions, target};
 use crate::elf::file::header::LoadSegment;
+use crate::elf::file::parts::in_parts;
 use crate::elf::{Object, ObjectError, VirtAddr};
 
-/// Limit of the call targets in memory, four bytes each: 200 MB of code have about two million.
-const MAX_STARTS: usize = 8_000_000;
-/// New targets after which the list is sorted and deduplicated.
-const BATCH: usize = 4_000_000;
+/// Limit of the calls, and of the jumps, of a part of the code in memory, eight bytes each: 200 MB of code have
+/// about four million.
+const MAX_SITES: usize = 4_000_000;
+/// The size of the operand of a call or a jump.
+const OPERAND: u64 = 4;
+/// The opcode of a jump.
+const JUMP: u8 = 0xe9;
 /// Limit of the code that is read of one function, in bytes.
 const MAX_BODY: u64 = 64 * 1024;
 /// How many call targets before an address are tried as its function's start.
@@ -32,11 +36,47 @@ const ALIGNMENT: u64 = 16;
 /// Average bytes of code per unwind entry in code that is fully covered by unwind entries.
 const DENSE: u64 = 2048;
 
-/// The call targets of one segment, as distances from its start.
+/// What seem to be the calls and jumps with constant targets in one segment. Each entry has two distances from
+/// the segment's start: the target's in the upper half, and that of the instruction.
 #[derive(Debug)]
-pub(in crate::elf) struct Starts {
+pub(in crate::elf) struct CallSites {
     segment: LoadSegment,
-    targets: Vec<u32>,
+    calls: Vec<u64>,
+    jumps: Vec<u64>,
+}
+
+impl CallSites {
+    /// The addresses of the instructions that call this function or jump to it.
+    pub(in crate::elf) fn of(&self, function: VirtAddr) -> impl Iterator<Item = VirtAddr> {
+        let target =
+            function.0.checked_sub(self.segment.address).and_then(|target| u32::try_from(target).ok());
+        let sites = target.into_iter().flat_map(|target| {
+            let begin = u64::from(target) << 32;
+            [&self.calls, &self.jumps].into_iter().flat_map(move |all| {
+                let rest = all.get(all.partition_point(|entry| *entry < begin)..).unwrap_or_default();
+                rest.iter().take_while(move |entry| **entry >> 32 == u64::from(target))
+            })
+        });
+        sites.map(|entry| VirtAddr(self.segment.address.saturating_add(entry & u64::from(u32::MAX))))
+    }
+
+    /// The called places up to a distance from the segment's start, the nearest first.
+    fn targets_before(&self, distance: u64) -> impl Iterator<Item = u64> {
+        let after = self.calls.partition_point(|entry| entry >> 32 <= distance);
+        distinct(self.calls.get(..after).unwrap_or_default().iter().rev().map(|entry| entry >> 32))
+    }
+
+    /// The called places beyond a distance.
+    fn targets_after(&self, distance: u64) -> impl Iterator<Item = u64> {
+        let after = self.calls.partition_point(|entry| entry >> 32 <= distance);
+        distinct(self.calls.get(after..).unwrap_or_default().iter().map(|entry| entry >> 32))
+    }
+}
+
+/// A sorted list without what is repeated.
+fn distinct(list: impl Iterator<Item = u64>) -> impl Iterator<Item = u64> {
+    let mut last = None;
+    list.filter(move |item| last.replace(*item) != Some(*item))
 }
 
 impl Object {
@@ -46,51 +86,67 @@ impl Object {
         frames.saturating_mul(DENSE) < code
     }
 
-    pub(in crate::elf) fn starts(&self) -> Result<Vec<Starts>, ObjectError> {
-        let mut found = Vec::new();
-        for segment in self.segments.executables() {
-            let mut targets: Vec<u32> = Vec::new();
-            let mut sorted = 0;
-            self.reader.chunks("code", segment.extent, (1, 4), |offset, chunk| {
-                for at in memchr::memchr_iter(0xe8, chunk) {
-                    let Some(bytes) = chunk.get(at + 1..).and_then(<[u8]>::first_chunk) else { continue };
-                    let next = offset.saturating_add(at as u64 + 5);
-                    let target = next.wrapping_add_signed(i32::from_le_bytes(*bytes).into());
-                    if target < segment.extent.length {
-                        targets.extend(u32::try_from(target));
+    pub(in crate::elf) fn call_sites(&self) -> Result<Vec<CallSites>, ObjectError> {
+        self.segments.executables().map(|segment| self.sites_in(*segment)).collect()
+    }
+
+    fn sites_in(&self, segment: LoadSegment) -> Result<CallSites, ObjectError> {
+        let length = segment.extent.length.min(u32::MAX.into());
+        let parts = in_parts(segment.extent.head(length), OPERAND, |part, file| {
+            let (mut calls, mut jumps) = (Vec::new(), Vec::new());
+            self.reader.chunks("code", file, (1, OPERAND), |offset, chunk| {
+                for at in memchr::memchr2_iter(CALL.0, JUMP, chunk) {
+                    let Some((opcode, bytes)) = chunk.get(at..).and_then(<[u8]>::split_first) else {
+                        continue;
+                    };
+                    let Some(bytes) = bytes.first_chunk() else { continue };
+                    let site = part.start + offset + at as u64;
+                    let target = (site + 5).wrapping_add_signed(i32::from_le_bytes(*bytes).into());
+                    if target < length && part.contains(&site) {
+                        let entry = target << 32 | site;
+                        if *opcode == JUMP { jumps.push(entry) } else { calls.push(entry) }
                     }
                 }
-                if targets.len() - sorted > BATCH {
-                    tidy(&mut targets);
-                    sorted = targets.len();
+                if calls.len().max(jumps.len()) >= MAX_SITES {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
                 }
-                if targets.len() >= MAX_STARTS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
-            tidy(&mut targets);
-            found.push(Starts { segment: *segment, targets });
+            for sites in [&mut calls, &mut jumps] {
+                sites.sort_unstable();
+                sites.dedup();
+            }
+            Ok((calls, jumps))
+        })?;
+        let (mut calls, mut jumps) = (Vec::new(), Vec::new());
+        for (more_calls, more_jumps) in parts {
+            calls.extend(more_calls);
+            jumps.extend(more_jumps);
         }
-        Ok(found)
+        // Each part is sorted already, which this sort makes use of.
+        calls.sort();
+        jumps.sort();
+        Ok(CallSites { segment, calls, jumps })
     }
 
     /// The bounds of the function that contains `address`, from an analysis of the code.
     pub(in crate::elf) fn by_code(
         &self,
-        starts: &[Starts],
+        sites: &[CallSites],
         address: VirtAddr,
     ) -> Result<Option<FunctionBounds>, ObjectError> {
-        let inside = |starts: &&Starts| starts.segment.offset_of(address).is_some();
-        let Some(starts) = starts.iter().find(inside) else { return Ok(None) };
-        let distance = address.0 - starts.segment.address;
-        let after = starts.targets.partition_point(|target| u64::from(*target) <= distance);
-        let before = starts.targets.get(..after).unwrap_or_default();
-        for target in before.iter().rev().take(TRIES).map(|target| u64::from(*target)) {
-            let begin = starts.segment.address.saturating_add(target);
+        let inside = |sites: &&CallSites| sites.segment.offset_of(address).is_some();
+        let Some(sites) = sites.iter().find(inside) else { return Ok(None) };
+        let distance = address.0 - sites.segment.address;
+        for target in sites.targets_before(distance).take(TRIES) {
+            let begin = sites.segment.address.saturating_add(target);
             if distance - target >= MAX_BODY {
                 break;
             }
-            if self.is_start(&starts.segment, target)? {
+            if self.is_start(&sites.segment, target)? {
                 let size = self.extent_of(VirtAddr(begin))?;
-                let size = self.before_the_next(starts, target, size)?;
+                let size = self.before_the_next(sites, target, size)?;
                 if address.0 - begin < size {
                     return Ok(Some(FunctionBounds { address: VirtAddr(begin), size }));
                 }
@@ -102,11 +158,9 @@ impl Object {
     }
 
     /// Cuts a function off where the next call target starts.
-    fn before_the_next(&self, starts: &Starts, begin: u64, size: u64) -> Result<u64, ObjectError> {
-        let after = starts.targets.partition_point(|target| u64::from(*target) <= begin);
-        let next = starts.targets.get(after..).unwrap_or_default().iter().map(|target| u64::from(*target));
-        for target in next.take_while(|target| *target - begin < size).take(TRIES) {
-            if self.is_start(&starts.segment, target)? {
+    fn before_the_next(&self, sites: &CallSites, begin: u64, size: u64) -> Result<u64, ObjectError> {
+        for target in sites.targets_after(begin).take_while(|target| *target - begin < size).take(TRIES) {
+            if self.is_start(&sites.segment, target)? {
                 return Ok(target - begin);
             }
         }
@@ -226,11 +280,6 @@ fn is_nop(bytes: &[u8]) -> bool {
         _ => return false,
     };
     rest.len() == length && rest.iter().skip(1).all(|byte| *byte == 0)
-}
-
-fn tidy(targets: &mut Vec<u32>) {
-    targets.sort_unstable();
-    targets.dedup();
 }
 
 #[cfg(test)]

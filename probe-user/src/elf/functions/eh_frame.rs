@@ -12,12 +12,14 @@ use std::ops::ControlFlow;
 
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection as _};
 
-use super::call_targets::Starts;
+use super::call_targets::CallSites;
 use crate::elf::file::reader::FileRange;
 use crate::elf::file::relocation;
 use crate::elf::symbols::table;
 use crate::elf::{Object, ObjectError, VirtAddr};
 
+/// Limit of the callers of one function.
+const MAX_CALLERS: usize = 8192;
 /// Limit of the entries of the table: the largest browsers have a million.
 const MAX_FUNCTIONS: u64 = 8_000_000;
 /// Size limit of the list of frames in bytes: programs with 50 MB of code have 8 MB.
@@ -40,8 +42,10 @@ pub struct FunctionBounds {
 pub struct FunctionTable<'o> {
     object: &'o Object,
     source: Source,
-    /// The call targets; empty if the unwind tables are dense.
-    starts: OnceCell<Vec<Starts>>,
+    /// The calls of the code, found when they are first needed.
+    sites: OnceCell<Vec<CallSites>>,
+    /// Whether the unwind tables describe only a part of the code.
+    is_sparse: bool,
     /// The symbols of slots of the global offset table.
     slots: OnceCell<BTreeMap<u64, u32>>,
     /// Cached answers of [`FunctionTable::never_returns`].
@@ -63,8 +67,13 @@ impl Object {
             Some((address, entries)) => Source::Table(address, entries),
             None => Source::List(self.list()?),
         };
-        let (starts, slots) = (OnceCell::new(), OnceCell::new());
-        Ok(FunctionTable { object: self, source, starts, slots, ends: RefCell::default() })
+        let frames = match &source {
+            Source::Table(_, entries) => entries.length / ENTRY,
+            Source::List(list) => list.len() as u64,
+        };
+        let (sites, slots) = (OnceCell::new(), OnceCell::new());
+        let is_sparse = self.is_sparse(frames);
+        Ok(FunctionTable { object: self, source, sites, is_sparse, slots, ends: RefCell::default() })
     }
 
     fn unwind_table(&self) -> Result<Option<(u64, FileRange)>, ObjectError> {
@@ -112,7 +121,8 @@ impl FunctionTable<'_> {
     pub fn at(&self, address: VirtAddr) -> Result<Option<FunctionBounds>, ObjectError> {
         match self.framed(address)? {
             Some(found) => Ok(Some(found)),
-            None => self.object.by_code(self.starts()?, address),
+            None if self.is_sparse => self.object.by_code(self.sites()?, address),
+            None => Ok(None),
         }
     }
 
@@ -132,18 +142,26 @@ impl FunctionTable<'_> {
         Ok(all)
     }
 
-    fn starts(&self) -> Result<&[Starts], ObjectError> {
-        if self.starts.get().is_none() {
-            let frames = match &self.source {
-                Source::Table(_, entries) => entries.length / ENTRY,
-                Source::List(list) => list.len() as u64,
-            };
-            let starts = if self.object.is_sparse(frames) { self.object.starts()? } else { Vec::new() };
+    /// The addresses of what seem to be calls of these functions, or jumps to them, also through words that
+    /// hold their addresses.
+    pub fn callers_of(&self, targets: &[VirtAddr], slots: &[u64]) -> Result<Vec<VirtAddr>, ObjectError> {
+        let sites = self.sites()?;
+        let mut found = if slots.is_empty() { Vec::new() } else { self.object.slot_users(slots)? };
+        for target in targets {
+            found.extend(sites.iter().flat_map(|sites| sites.of(*target)).take(MAX_CALLERS));
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn sites(&self) -> Result<&[CallSites], ObjectError> {
+        if self.sites.get().is_none() {
             // The cell was empty a moment ago and this type is not shared between threads, so this cannot
             // fail.
-            let _ = self.starts.set(starts);
+            let _ = self.sites.set(self.object.call_sites()?);
         }
-        Ok(self.starts.get().map_or(&[], Vec::as_slice))
+        Ok(self.sites.get().map_or(&[], Vec::as_slice))
     }
 
     /// The function of this file to which a slot of the global offset table leads, unless the loader finds

@@ -68,10 +68,10 @@ fn texts_and_the_functions_that_refer_to_them() {
 fn callers_and_extents() {
     let object = object(&["-nostdlib", "-static-pie", "-fPIE", "-fno-toplevel-reorder", "-Wl,-e,third"]);
     let third = object.function("third").unwrap();
-    let called = object.callers(object.function("first").unwrap().address).unwrap();
+    let frames = object.frames().unwrap();
+    let called = frames.callers_of(&[object.function("first").unwrap().address], &[]).unwrap();
     let inside = |at: &VirtAddr| (third.address.0..third.address.0 + third.size).contains(&at.0);
     assert!(!called.is_empty() && called.iter().all(inside), "{called:?}");
-    let frames = object.frames().unwrap();
     let extents = frames.at(VirtAddr(third.address.0 + 1)).unwrap().unwrap();
     assert_eq!(extents.address, third.address);
     assert!(extents.size >= third.size, "{extents:?}");

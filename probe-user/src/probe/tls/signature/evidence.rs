@@ -72,7 +72,7 @@ impl<'o> Evidence<'o> {
     /// The functions that call this one or jump to it.
     pub(super) fn callers(&self, callee: VirtAddr) -> Result<Vec<Uses>, ObjectError> {
         let mut extents = BTreeMap::new();
-        for call in self.object.callers(callee)?.into_iter().take(MAX_CALLERS) {
+        for call in self.frames.callers_of(&[callee], &[])?.into_iter().take(MAX_CALLERS) {
             if let Some(function) = self.frames.at(call)? {
                 extents.insert(function.address, function.size);
             }

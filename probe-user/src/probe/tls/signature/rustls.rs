@@ -352,7 +352,7 @@ impl Search<'_> {
         }
         let addresses: Vec<u64> = callees.iter().map(|callee| callee.0).collect();
         let slots = self.pointers.to(&addresses)?;
-        let mut flows = self.flows(self.object.callers_of(callees, &slots)?)?;
+        let mut flows = self.flows(self.frames.callers_of(callees, &slots)?)?;
         let is_it = |callee| self.leads_to(callee).is_some_and(|callee| callees.contains(&callee));
         flows.retain(|flow| flow.calls().any(|call| is_it(call.callee)));
         Ok(flows)
