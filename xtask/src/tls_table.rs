@@ -19,7 +19,13 @@ const HEAD: &str = "| implementation | version | program | file | linkage | symb
                     |---|---|---|---|---|---|---|---|---|---|\n";
 
 /// The suites whose tests make rows.
-const SUITES: [&str; 4] = ["live_libraries", "live_payloads", "live_third_party", "live_third_party_servers"];
+const SUITES: [&str; 5] = [
+    "live_libraries",
+    "live_payloads",
+    "live_third_party",
+    "live_third_party_large",
+    "live_third_party_servers",
+];
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct TlsTableOptions {

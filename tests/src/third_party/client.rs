@@ -19,11 +19,13 @@ pub const AUTHORITY: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// A program that sends requests to our server.
 #[derive(Debug)]
 pub struct Case {
-    /// The name of its suite, and that of its test function.
+    /// The name of the test's suite.
     pub suite: &'static str,
+    /// The name of the test function.
     pub test: &'static str,
     /// The program, as docs/tls.md describes it.
     pub program: &'static str,
+    /// What its container has.
     pub release: Release,
     /// The protocol of the server: see `third-party-server.py`.
     pub protocol: &'static str,
@@ -32,15 +34,20 @@ pub struct Case {
     pub files: &'static [&'static str],
     /// Environment variables. `PORT` in these and in the command stands for the server's port.
     pub environment: &'static [&'static str],
+    /// The program with its arguments.
     pub command: &'static [&'static str],
+    /// The TLS implementation that each record must name.
     pub implementation: &'static str,
+    /// How ctrace knows its sockets.
     pub socket: Socket,
+    /// Whether its connections are seen from their start.
     pub start: Start,
 }
 
 /// How ctrace knows the addresses of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Socket {
+    /// By the calls of the library's own.
     Seen,
     /// Guessed, from some call on.
     Guessed,
@@ -49,6 +56,7 @@ pub enum Socket {
 /// Whether the first byte of a connection is recognised as the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
+    /// It is.
     Seen,
     /// The program moves its connections after the handshake, and rustls connections are identified by their
     /// address.
