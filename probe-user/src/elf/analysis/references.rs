@@ -77,6 +77,11 @@ impl Object {
         self.takes(function, Register::RDX)
     }
 
+    /// The same for the fourth argument.
+    pub fn takes_four_arguments(&self, function: &Uses) -> Result<bool, ObjectError> {
+        self.takes(function, Register::RCX)
+    }
+
     /// The same for the fifth argument.
     pub fn takes_five_arguments(&self, function: &Uses) -> Result<bool, ObjectError> {
         self.takes(function, Register::R8)

@@ -48,7 +48,14 @@ impl<'o> Evidence<'o> {
 
     /// The functions that refer to all of these strings at one place, together with all of these numbers.
     pub(super) fn with(&self, needles: &[StringPattern], numbers: &[u64]) -> Vec<&Uses> {
-        let fits = |function: &&Uses| self.places(function, needles).any(|near| has_all(&near, numbers));
+        self.with_within(AROUND, needles, numbers)
+    }
+
+    /// The same with another limit of how many instructions may be between them.
+    pub(super) fn with_within(&self, around: u32, needles: &[StringPattern], numbers: &[u64]) -> Vec<&Uses> {
+        let fits = |function: &&Uses| {
+            self.places_within(around, function, needles).any(|near| has_all(&near, numbers))
+        };
         self.functions.iter().filter(fits).collect()
     }
 
@@ -58,8 +65,17 @@ impl<'o> Evidence<'o> {
         function: &Uses,
         needles: &[StringPattern],
     ) -> impl Iterator<Item = Vec<u64>> {
+        self.places_within(AROUND, function, needles)
+    }
+
+    fn places_within(
+        &self,
+        around: u32,
+        function: &Uses,
+        needles: &[StringPattern],
+    ) -> impl Iterator<Item = Vec<u64>> {
         let first = needles.first().copied();
-        let near = function.near(AROUND, |operand| first.is_some_and(|needle| self.is(needle, operand)));
+        let near = function.near(around, |operand| first.is_some_and(|needle| self.is(needle, operand)));
         near.into_iter()
             .filter(|near| needles.iter().all(|needle| near.iter().any(|operand| self.is(*needle, *operand))))
     }
