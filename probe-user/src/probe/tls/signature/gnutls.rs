@@ -95,6 +95,7 @@ impl Locator for GnuTls {
         if siblings.len() > 1 {
             missing.push("gnutls_record_recv_seq");
         }
+        let certain = functions.iter().map(|(name, _)| *name).collect();
         let is_sure = missing.is_empty();
         let why = if is_sure {
             if recv.is_empty() { WITHOUT_ASSERTION } else { WITH_ASSERTIONS }.to_owned()
@@ -109,6 +110,7 @@ impl Locator for GnuTls {
             implementation: "GnuTLS",
             version: None,
             functions,
+            certain,
             mark: None,
             why,
             certainty: if is_sure { Confidence::High } else { Confidence::Low },

@@ -98,6 +98,7 @@ impl Locator for MbedTls {
             implementation: "Mbed TLS",
             version: None,
             functions,
+            certain: Vec::new(),
             mark: None,
             why,
             certainty: if is_sure { Confidence::High } else { Confidence::Low },

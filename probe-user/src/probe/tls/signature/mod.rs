@@ -57,6 +57,8 @@ pub struct SignatureMatch {
     pub version: Option<String>,
     /// The functions, under their names in the row.
     pub functions: Vec<(&'static str, Symbol)>,
+    /// Those of the functions that are certain, if others are not.
+    pub certain: Vec<&'static str>,
     /// For rustls handlers: the mark in the first word of a data message.
     pub mark: Option<u8>,
     /// How the functions were found, or what is missing for high confidence.

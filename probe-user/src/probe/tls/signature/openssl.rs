@@ -91,6 +91,7 @@ impl Locator for OpenSsl {
 
     fn locate(&self, evidence: &Evidence<'_>) -> Result<Answer, ObjectError> {
         let mut functions = Vec::new();
+        let mut doubtful = Vec::new();
         let mut facts = Vec::new();
         let mut missing = Vec::new();
         for way in &WAYS {
@@ -127,18 +128,24 @@ impl Locator for OpenSsl {
                 }
                 Ok(None) => missing.push(format!("{}{ABSENT}", way.public)),
                 Err(Doubt(doubt, candidate)) => {
-                    functions.extend(candidate.map(|candidate| (way.public, candidate)));
+                    doubtful.extend(candidate.map(|candidate| (way.public, candidate)));
                     missing.push(format!("{}: {doubt}", way.public));
                 }
             }
         }
-        if functions.is_empty() && missing.iter().all(|missing| missing.ends_with(ABSENT)) {
+        if functions.is_empty()
+            && doubtful.is_empty()
+            && missing.iter().all(|missing| missing.ends_with(ABSENT))
+        {
             return Ok(Answer::NotMine);
         }
         let new = [evidence.with(&[Whole("SSL_new")], &[LIBRARY, NO_CONTEXT]), {
             evidence.with(&[FILE], &[LIBRARY, NEW, NO_CONTEXT])
         }];
+        let is_one_sure = !functions.is_empty();
         functions.extend(new.iter().find_map(|new| only(new)).map(|new| ("SSL_new", symbol(new))));
+        let certain = functions.iter().map(|(name, _)| *name).filter(|_| is_one_sure).collect();
+        functions.extend(doubtful);
         let is_sure = missing.is_empty();
         let why = if is_sure { facts.join("; ") } else { missing.join("; ") };
         let located = SignatureMatch {
@@ -146,6 +153,7 @@ impl Locator for OpenSsl {
             implementation: "OpenSSL",
             version: None,
             functions,
+            certain,
             mark: None,
             why,
             certainty: if is_sure { Confidence::High } else { Confidence::Low },

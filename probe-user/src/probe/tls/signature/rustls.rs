@@ -152,6 +152,7 @@ impl Search<'_> {
             implementation: API,
             version,
             functions,
+            certain: Vec::new(),
             mark,
             why,
             certainty,

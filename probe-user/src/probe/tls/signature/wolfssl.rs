@@ -89,6 +89,7 @@ impl Locator for WolfSsl {
             implementation: "wolfSSL",
             version: None,
             functions,
+            certain: Vec::new(),
             mark: None,
             why,
             certainty: if is_sure { Confidence::High } else { Confidence::Low },

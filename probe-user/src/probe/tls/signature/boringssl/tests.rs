@@ -99,5 +99,6 @@ fn a_function_that_does_not_consume_is_not_read() {
         let flags = [LINKAGE[0], &[PATH, other, peek, "-DMORE=", "-DLIKELY=0"]].concat();
         let located = only(&stripped(&fixture(BORINGSSL, &flags).1));
         assert_eq!(located.certainty, Confidence::Low, "{what}: {located:?}");
+        assert_eq!(located.certain, ["SSL_write", "SSL_new"], "{what}: {located:?}");
     }
 }
