@@ -65,14 +65,15 @@ pub fn argument<'a, T>(pointer: *const T) -> Option<&'a T> {
     unsafe { pointer.as_ref() }
 }
 
-/// The name of the current thread. It is read into two numbers, because sixteen bytes would be cleared before in
-/// a loop, which the verifier follows for each byte.
+/// The name of the current thread. Nothing is cleared before: that would be a loop, which the verifier follows
+/// for each byte.
 #[inline(always)]
 pub fn comm() -> [u8; 16] {
-    let mut name = [0_u64; 2];
-    // SAFETY: `name` has room for sixteen bytes. The helper clears it if there is no name.
+    let mut name = MaybeUninit::<[u64; 2]>::uninit();
+    // SAFETY: `name` has room for sixteen bytes.
     unsafe { bpf_get_current_comm(name.as_mut_ptr().cast(), 16) };
-    zerocopy::transmute!(name)
+    // SAFETY: the helper has written all of them, zeros if there is no name.
+    zerocopy::transmute!(unsafe { name.assume_init() })
 }
 
 /// The user registers at a probe.

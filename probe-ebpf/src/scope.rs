@@ -77,7 +77,9 @@ enum Verdict {
 
 #[inline(always)]
 fn by_cgroups(levels: u32) -> Verdict {
-    let mut verdict = Verdict::Unknown;
+    // The values of all cgroups together. The verifier follows what is decided within the loop as many times as
+    // there are ways through it.
+    let mut values = 0;
     let mut level = 0;
     while level < LEVELS {
         // Neither this level nor a deeper one is in use.
@@ -89,15 +91,18 @@ fn by_cgroups(levels: u32) -> Verdict {
             if id != 0
                 && let Some(value) = CGROUPS.get_ptr(id)
             {
-                if *mem::value(value) == CGROUP_OUT {
-                    return Verdict::Out;
-                }
-                verdict = Verdict::In;
+                values |= *mem::value(value);
             }
         }
         level += 1;
     }
-    verdict
+    if values & CGROUP_OUT != 0 {
+        Verdict::Out
+    } else if values != 0 {
+        Verdict::In
+    } else {
+        Verdict::Unknown
+    }
 }
 
 #[inline(always)]

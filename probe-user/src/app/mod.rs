@@ -266,7 +266,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
             destination::interrupted(end);
             return Ok(());
         }
-        found = find(&scope, trace, command) => found?,
+        found = find(&scope, trace, command, loading.as_ref()) => found?,
     };
     status::first_process(&trace.selector, verbosity);
     if let Some(what) = plan.over_limit.take().or_else(|| too_many(trace, &plan)) {
@@ -399,7 +399,12 @@ type Found = (Target, Discovery, Plan);
 /// Searches for processes and files. Takes seconds if a container runtime or a file system does not respond.
 ///
 /// What the command will map is found before it starts.
-async fn find(selector: &Selector, trace: &Trace, command: Option<u32>) -> Result<Found, TargetError> {
+async fn find(
+    selector: &Selector,
+    trace: &Trace,
+    command: Option<u32>,
+    loading: Option<&Loading>,
+) -> Result<Found, TargetError> {
     let target = selector.resolve().await?;
     let mut discovery = Discovery::new(trace.probe.clone());
     if let Some(pid) = command {
@@ -425,7 +430,8 @@ async fn find(selector: &Selector, trace: &Trace, command: Option<u32>) -> Resul
     if !trace.probe_link.is_multi() {
         discovery.limit_unmapped(MAX_UNMAPPED_BY_PERF);
     }
-    let early = discovery.early_for(early_budget(trace.action)).await;
+    let is_over = || loading.is_some_and(JoinHandle::is_finished);
+    let early = discovery.early_for(early_budget(trace.action), is_over).await;
     let pids: BTreeSet<u32> =
         early.iter().filter_map(|object| object.available_to.first()).copied().collect();
     plan.objects.extend(early);
@@ -442,7 +448,7 @@ const MAX_UNMAPPED_BY_PERF: usize = 8;
 /// How long files are inspected that no process maps yet.
 fn early_budget(action: Action) -> Duration {
     match action {
-        // The programs are loaded meanwhile, which takes about as long. What is left is inspected later.
+        // At most as long as the programs are loaded. What is left is inspected later.
         Action::Run => Duration::from_millis(200),
         Action::PrintPlan => Duration::from_secs(10),
         Action::List(_) => Duration::ZERO,

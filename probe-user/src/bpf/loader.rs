@@ -14,7 +14,7 @@ use super::btf::Btf;
 use super::links::{Links, Removal};
 use super::pod::PodCompat;
 use super::programs::{self, AttachPoint, BpfProgram, LoadTime, PROGRAMS};
-use super::sys::AttachType;
+use super::sys::{self, AttachType};
 use super::tracepoint_format::TracepointFormat;
 use super::uprobe_multi::{IdleProgram, MultiPrograms, ParsedCode};
 use super::{
@@ -161,6 +161,9 @@ pub(super) fn load(
     let (ebpf, code) = at_once(|| loader.load(OBJECT_FILE), || is_multi.then(ParsedCode::read).transpose());
     let mut ebpf = ebpf.map_err(SessionError::load)?;
     let uprobes = load_needed(options, families, &mut ebpf, code?)?;
+    // Several MiB: the object file, parsed, and the kernel's types.
+    drop((loader, btf));
+    sys::give_memory_back();
     Ok((ebpf, uprobes))
 }
 

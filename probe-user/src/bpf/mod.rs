@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::maps::{MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use probe_common::{
@@ -35,6 +35,7 @@ mod perf_uprobe;
 mod pod;
 mod preload;
 mod programs;
+mod ring;
 mod scope_filter;
 mod signals;
 mod sockets;
@@ -51,6 +52,7 @@ use links::Links;
 use loader::Uprobes;
 pub use mmap_events::{MmapEvents, TrackExec};
 use pod::PodCompat;
+use ring::Ring;
 use scope_filter::ScopeFilter;
 
 /// The options of [`Session::load`].
@@ -170,7 +172,7 @@ impl LoadedPrograms {
 
 /// The loaded programs and what they are attached to.
 pub struct Session {
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: AsyncFd<Ring>,
     lost: PerCpuArray<MapData, PodCompat<LossCount>>,
     connections: aya::maps::HashMap<MapData, PodCompat<ConnectionKey>, PodCompat<ConnectionState>>,
     go_calls: aya::maps::HashMap<MapData, PodCompat<GoCall>, PodCompat<Frame>>,
@@ -239,7 +241,8 @@ impl Session {
         if families.contains(&ProgramFamily::Signals) {
             links.ahead().prime();
         }
-        let ring = pod::poll(pod::take(&mut ebpf, "EVENTS")?)?;
+        let ring = Ring::new(ebpf.take_map("EVENTS").ok_or(SessionError::Missing { name: "EVENTS" })?)?;
+        let ring = pod::poll(ring)?;
         let lost = pod::take(&mut ebpf, "LOST")?;
         let connections = pod::take(&mut ebpf, "CONNECTIONS")?;
         let go_calls = pod::take(&mut ebpf, "GO_CALLS")?;
@@ -326,10 +329,10 @@ impl Session {
         let ring = self.ring.get_mut();
         let mut records = 0;
         while records < DRAIN_RECORDS
-            && let Some(record) = ring.next()
+            && let Some(flow) = ring.next(&mut visit)
         {
             records += 1;
-            if visit(&record).is_break() {
+            if flow.is_break() {
                 break;
             }
         }

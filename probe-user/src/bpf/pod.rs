@@ -1,6 +1,6 @@
 //! Adapters that make the types of `probe-common` usable with aya.
 
-use aya::maps::{Map, MapData, MapError, RingBuf};
+use aya::maps::{Map, MapError};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, Pod};
 use perf_event::Sampler;
@@ -9,6 +9,7 @@ use tokio::io::unix::AsyncFd;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::SessionError;
+use super::ring::Ring;
 
 /// Lets a type of `probe-common` be the key or value of a map.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,8 +57,8 @@ pub(super) fn poll_records(ring: Sampler) -> Result<AsyncFd<Sampler>, SessionErr
 }
 
 /// Registers the ring buffer with tokio's reactor.
-pub(super) fn poll(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, SessionError> {
-    #[expect(unsafe_code, reason = "tokio cannot see that a RingBuf keeps its file descriptor")]
+pub(super) fn poll(ring: Ring) -> Result<AsyncFd<Ring>, SessionError> {
+    #[expect(unsafe_code, reason = "tokio cannot see that a Ring keeps its file descriptor")]
     // SAFETY: the ring owns its map's file descriptor, never replaces it, and closes it when dropped.
     let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
     ring.map_err(|source| SessionError::poll(source.into()))

@@ -1,5 +1,5 @@
 //! The calls of bpf(2) that aya does not make: programs with an attach type, links to many places of a file,
-//! and links to a perf event that aya has not opened.
+//! and links to a perf event that aya has not opened. And the allocator's call that gives memory back.
 //!
 //! Owns the layout of what these calls read and their unsafe code. Which programs are loaded, and where they
 //! are attached, is decided elsewhere.
@@ -323,6 +323,16 @@ fn call<A: Attributes>(attributes: &A) -> io::Result<OwnedFd> {
     #[expect(unsafe_code, reason = "the kernel gives a number")]
     // SAFETY: the kernel has just opened the descriptor for us, and nobody else uses it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Gives back to the system what was freed: the allocator keeps it otherwise.
+pub(super) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "a call of C")]
+    // SAFETY: it takes a number, and touches nothing but free memory of the allocator.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::tracer::{Pids, Tracer, Way};
 /// Calls of 1 KiB per second that must be traced without loss.
 const PACED_RATE: f64 = 20_000.0;
 /// The most memory that ctrace may use.
-const MEMORY_MIB: f64 = 100.0;
+const MEMORY_MIB: f64 = 64.0;
 /// How often the interval that contains the capacity is halved.
 const STEPS: u32 = 6;
 /// A thread that is busy for more than this share of its time is the limit.

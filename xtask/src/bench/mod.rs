@@ -34,7 +34,7 @@ pub(crate) struct BenchOptions {
     #[arg(long)]
     quick: bool,
     /// Fail when ctrace adds more than half of what bpftrace adds to an SSL_write, loses records at 20 000
-    /// calls a second, takes more than 100 MiB of memory, more than 0.5 % of a CPU at rest, or more links for
+    /// calls a second, takes more than 64 MiB of memory, more than 0.5 % of a CPU at rest, or more links for
     /// more containers of the same images. With `--only`, fails for the limits of that part.
     #[arg(long)]
     check: bool,

@@ -2,7 +2,7 @@
 //!
 //! Owns the runs. Each is a new ctrace; no other load may run on the machine.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -88,7 +88,7 @@ fn curl(extent: Extent) -> Result<Option<Times>> {
 }
 
 /// One run in milliseconds.
-fn once(curl: &PathBuf, url: &str) -> Result<f64> {
+fn once(curl: &Path, url: &str) -> Result<f64> {
     let curl = curl.to_str().context("curl's path")?;
     let options = ["ssl", "-o", "json", "--output", "/dev/null", "--", curl, "-sk", url];
     let begin = Instant::now();

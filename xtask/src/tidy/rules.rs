@@ -63,12 +63,13 @@ const OWNERS: [(&str, &[&str]); 27] = [
 ];
 
 /// Files that may hold unsafe code.
-const UNSAFE: [&str; 6] = [
+const UNSAFE: [&str; 7] = [
     "probe-ebpf/src/mem.rs",
     "probe-user/src/app/stop.rs",
     "probe-user/src/bpf/sys.rs",
     "probe-user/src/bpf/tracepoint_format.rs",
     "probe-user/src/bpf/pod.rs",
+    "probe-user/src/bpf/ring.rs",
     "probe-user/src/output/json/payload_string/vectors.rs",
 ];
 

@@ -124,12 +124,12 @@ impl Discovery {
         Vec::new()
     }
 
-    /// Inspects such files for so long, and returns the objects to attach to. What is left is inspected
-    /// later.
-    pub async fn early_for(&mut self, budget: Duration) -> Vec<ObjectHooks> {
+    /// Inspects such files for so long, unless it is over before, and returns the objects to attach to. What is
+    /// left is inspected later.
+    pub async fn early_for(&mut self, budget: Duration, is_over: impl Fn() -> bool) -> Vec<ObjectHooks> {
         let until = tokio::time::Instant::now() + budget;
         let mut objects = Vec::new();
-        while tokio::time::Instant::now() < until && self.start_early() {
+        while tokio::time::Instant::now() < until && !is_over() && self.start_early() {
             let Ok(found) = tokio::time::timeout_at(until, self.early()).await else { break };
             objects.extend(found);
         }

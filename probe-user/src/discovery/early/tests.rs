@@ -142,7 +142,7 @@ fn a_file_is_hooked_once_whoever_finds_it_first() {
     run(async {
         let own = std::process::id();
         let (mut discovery, root) = discovery();
-        let objects = discovery.early_for(Duration::from_mins(1)).await;
+        let objects = discovery.early_for(Duration::from_mins(1), || false).await;
         assert!(!discovery.start_early(), "everything was inspected");
         // This machine has at least one TLS library: the tests link against it.
         assert!(!objects.is_empty());
@@ -153,7 +153,7 @@ fn a_file_is_hooked_once_whoever_finds_it_first() {
         assert!(discovery.take_blind_spots().is_empty());
         // Another container with the same files.
         discovery.early.waiting.push_back(root);
-        assert_eq!(discovery.early_for(Duration::from_mins(1)).await.len(), 0);
+        assert_eq!(discovery.early_for(Duration::from_mins(1), || false).await.len(), 0);
         discovery.ended(own);
         assert!(discovery.due().is_some());
     });
@@ -163,8 +163,9 @@ fn a_file_is_hooked_once_whoever_finds_it_first() {
 fn what_is_not_done_in_time_is_done_later() {
     run(async {
         let (mut discovery, _) = discovery();
-        assert_eq!(discovery.early_for(Duration::ZERO).await.len(), 0);
-        assert_eq!(discovery.early_for(Duration::from_nanos(1)).await.len(), 0);
+        assert_eq!(discovery.early_for(Duration::ZERO, || false).await.len(), 0);
+        assert_eq!(discovery.early_for(Duration::from_nanos(1), || false).await.len(), 0);
+        assert_eq!(discovery.early_for(Duration::from_mins(1), || true).await.len(), 0);
         let mut objects = Vec::new();
         while discovery.start_early() {
             objects.extend(discovery.early().await);
