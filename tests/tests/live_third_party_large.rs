@@ -74,7 +74,7 @@ fn ffmpeg() -> Result<()> {
             "-f",
             "data",
             "-i",
-            "https://localhost:PORT/ctrace-request-a7c31e",
+            "https://127.0.0.1:PORT/ctrace-request-a7c31e",
             "-map",
             "0",
             "-c",
