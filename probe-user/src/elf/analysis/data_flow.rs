@@ -237,7 +237,10 @@ fn accesses(
                     }
                     if matches!(memory.access(), OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite)
                     {
-                        effects.push(Effect::ChangesBehind(argument, offset, place));
+                        // A vector operand covers several words.
+                        let words = memory.memory_size().size().div_ceil(8).clamp(1, MAX_WORDS);
+                        let places = (0..).map(|word: i64| place.wrapping_add(8 * word)).take(words);
+                        effects.extend(places.map(|place| Effect::ChangesBehind(argument, offset, place)));
                     }
                 }
                 let place = state.place(memory.base(), memory.index(), memory.displacement());

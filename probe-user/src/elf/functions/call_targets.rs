@@ -73,10 +73,19 @@ impl CallSites {
     }
 }
 
+/// Sorts a list of sorted parts.
+#[expect(
+    clippy::stable_sort_primitive,
+    reason = "the stable sort makes use of parts that are sorted already"
+)]
+fn sort_runs(list: &mut [u64]) {
+    list.sort();
+}
+
 /// A sorted list without what is repeated.
 fn distinct(list: impl Iterator<Item = u64>) -> impl Iterator<Item = u64> {
-    let mut last = None;
-    list.filter(move |item| last.replace(*item) != Some(*item))
+    let mut previous = None;
+    list.filter(move |item| previous.replace(*item) != Some(*item))
 }
 
 impl Object {
@@ -124,9 +133,8 @@ impl Object {
             calls.extend(more_calls);
             jumps.extend(more_jumps);
         }
-        // Each part is sorted already, which this sort makes use of.
-        calls.sort();
-        jumps.sort();
+        sort_runs(&mut calls);
+        sort_runs(&mut jumps);
         Ok(CallSites { segment, calls, jumps })
     }
 

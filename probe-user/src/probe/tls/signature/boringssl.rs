@@ -93,9 +93,35 @@ fn reports(evidence: &Evidence<'_>, function: &Uses, reason: u64) -> bool {
 
 /// SSL_read, or the reason why it is not certain.
 fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'static str>, ObjectError> {
-    let Some(inner) = only(inner) else {
-        return Ok(Err("SSL_read: expected one function that reports the errors of reading"));
+    // SSL_read or SSL_peek may have the function for reading inlined. Others, such as SSL_shutdown, still call
+    // that one.
+    let (whole, inner): (Vec<&Uses>, Vec<&Uses>) =
+        inner.iter().partition(|function| reports(evidence, function, NOT_CALLED));
+    let mut readers: Vec<Uses> = Vec::new();
+    for function in whole.into_iter().filter(|function| evidence.takes_length(function)) {
+        let flow = evidence.flow(function)?;
+        if consumes(&flow, &flow) {
+            readers.push(function.clone());
+        } else {
+            readers.extend(callers_of_peek(evidence, function, &flow)?);
+        }
+    }
+    let outer = match only(&inner) {
+        Some(inner) => caller_that_reads(evidence, inner)?,
+        None => Err("SSL_read: expected one function that reports the errors of reading"),
     };
+    match (readers.as_slice(), outer) {
+        ([], outer) => Ok(outer),
+        ([reader], Err(_)) => Ok(Ok(reader.clone())),
+        _ => Ok(Err("SSL_read: several functions report the errors of reading and consume bytes")),
+    }
+}
+
+/// SSL_read, if it or SSL_peek calls the function for reading.
+fn caller_that_reads(
+    evidence: &Evidence<'_>,
+    inner: &Uses,
+) -> Result<Result<Uses, &'static str>, ObjectError> {
     let mut candidates = with(evidence, &[NOT_CALLED]);
     candidates.retain(|function| {
         function.address != inner.address && calls(function, inner.address) && evidence.takes_length(function)
@@ -110,26 +136,10 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
     match (candidates.as_slice(), consuming.as_slice()) {
         // SSL_read has what it shares with SSL_peek inlined, and SSL_peek may not be there at all.
         ([_] | [_, _], [reader]) => Ok(Ok((*reader).clone())),
-        // SSL_read passes its arguments on to SSL_peek, and then consumes the bytes that it returned.
-        // AWS-LC's SSL_peek_ex only passes them on.
-        ([peek], []) => {
-            let mut readers = Vec::new();
-            for caller in evidence.callers(peek.address)? {
-                let flow = evidence.flow(&caller)?;
-                let hands_on = |call: CallArguments| {
-                    call.callee == Callee::Function(peek.address)
-                        && call.first == Some(AbstractValue::Argument(0, 0))
-                        && call.second == Some(AbstractValue::Argument(1, 0))
-                };
-                if consumes(&flow, &tested) && flow.calls().any(hands_on) {
-                    readers.push(caller);
-                }
-            }
-            match <[Uses; 1]>::try_from(readers) {
-                Ok([reader]) => Ok(Ok(reader)),
-                Err(_) => Ok(Err("SSL_read: expected one function that consumes what SSL_peek returns")),
-            }
-        }
+        ([peek], []) => match <[Uses; 1]>::try_from(callers_of_peek(evidence, peek, &tested)?) {
+            Ok([reader]) => Ok(Ok(reader)),
+            Err(_) => Ok(Err("SSL_read: expected one function that consumes what SSL_peek returns")),
+        },
         ([_, _], _) => Ok(Err("SSL_read: cannot be distinguished from SSL_peek")),
         _ => Ok(Err(
             "SSL_read: expected one or two callers of the function that reports the errors of reading",
@@ -137,12 +147,31 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
     }
 }
 
-/// Whether a function changes a word of the connection that the function for reading tests: the length of the
-/// data that waits to be read, and none of them is 0.
+/// The functions that pass their arguments on to SSL_peek, and then consume the bytes that it returned:
+/// SSL_read. AWS-LC's SSL_peek_ex only passes them on.
+fn callers_of_peek(evidence: &Evidence<'_>, peek: &Uses, tested: &Flow) -> Result<Vec<Uses>, ObjectError> {
+    let hands_on = |call: CallArguments| {
+        call.callee == Callee::Function(peek.address)
+            && call.first == Some(AbstractValue::Argument(0, 0))
+            && call.second == Some(AbstractValue::Argument(1, 0))
+    };
+    let mut readers = Vec::new();
+    for caller in evidence.callers(peek.address)? {
+        let flow = evidence.flow(&caller)?;
+        if consumes(&flow, tested) && flow.calls().any(hands_on) {
+            readers.push(caller);
+        }
+    }
+    Ok(readers)
+}
+
+/// Whether a function changes the place and the length of the data that waits to be read: two words of the
+/// connection beside each other, of which the function for reading tests the second one.
 fn consumes(flow: &Flow, inner: &Flow) -> bool {
     flow.effects.iter().any(|effect| match effect {
-        Effect::ChangesBehind(0, owner, place) => {
-            inner.effects.contains(&Effect::ReadsBehind(0, *owner, *place))
+        Effect::ChangesBehind(0, owner, length) => {
+            let place = Effect::ChangesBehind(0, *owner, length.wrapping_sub(8));
+            flow.effects.contains(&place) && inner.effects.contains(&Effect::ReadsBehind(0, *owner, *length))
         }
         _ => false,
     })

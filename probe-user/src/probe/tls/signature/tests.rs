@@ -8,6 +8,7 @@ use super::{Confidence, SignatureMatch, locate};
 use crate::elf::fixture::{compile, parse, parse_bytes, without_sections};
 use crate::elf::{Object, SymbolFilter, VirtAddr};
 use crate::event::Direction;
+use crate::plan::Hook;
 use crate::probe::tls::{SslProbe, hooks, hooks_of, symbol_filter};
 use crate::probe::{ProbeMatch, UnseenPart};
 use crate::test_rng::TestRng;
@@ -219,7 +220,7 @@ fn what_does_not_fit_is_not_attached_to() {
         let object = stripped(&bytes);
         let Ok(found) = hooks(&object) else { continue };
         // What is sent is certain all the same.
-        let directions: Vec<_> = found.hooks.iter().filter_map(|hook| hook.direction()).collect();
+        let directions: Vec<_> = found.hooks.iter().filter_map(Hook::direction).collect();
         assert!(!directions.is_empty(), "{what}: {found:?}");
         assert!(!directions.contains(&Direction::Receive), "{what}: {found:?}");
         let [UnseenPart::Direction(Direction::Receive, why)] = found.unseen.as_slice() else {

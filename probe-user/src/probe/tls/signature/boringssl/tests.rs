@@ -1,12 +1,12 @@
 //! BoringSSL without symbols: what is found in a program that is built like it.
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use crate::probe::tls::signature::Confidence;
 use crate::probe::tls::signature::tests::{LINKAGE, addresses, fixture, only, stripped};
 
 /// The functions and errors of BoringSSL, as far as the locator depends on them. `PEEK` decides whether
-/// SSL_peek is a function of its own, and `ORDER` whether an error comes before the use of the arguments.
-const BORINGSSL: &str = r#"
+/// SSL_peek is a function of its own, `INNER` whether the function for reading is,
+/// and `LIKELY` whether an error comes before the use of the arguments.
+const BORINGSSL: &str = r"
 typedef unsigned long size_t;
 typedef struct ssl SSL;
 struct state { long error; const char *data; size_t waits; };
@@ -16,7 +16,7 @@ struct ssl { int (*fill)(SSL *); int (*ready)(SSL *); struct state *s3; void *qu
 volatile long sink;
 AWAY void ERR_put_error(int library, int unused, int reason, const char *file, unsigned line) { sink = library + reason + file[line]; }
 AWAY void copy(void *to, const void *from, size_t length) { sink = length + (long)to + (long)from; }
-AWAY int ssl_read_impl(SSL *s) {
+INNER int ssl_read_impl(SSL *s) {
     if (!s->ready) { ERROR(226); return -1; }
     while (s->s3->waits == 0) {
         int r = s->ready(s);
@@ -61,11 +61,13 @@ void start(SSL *s, char *data) {
     sink = SSL_read(SSL_new(s), data, 3) + SSL_write(s, data, 4) + SSL_shutdown(s);
     MORE
 }
-"#;
+";
 
 const CONSUME: &str = "-DCONSUME=s->s3->data+=r; s->s3->waits-=r;";
 const PATH: &str = "-DFILE_PATH=\"../../vendor/boringssl/ssl/ssl_lib.cc\"";
 const OWN: &str = "-DPEEK=AWAY";
+const INNER: &str = "-DINNER=AWAY";
+const INNER_INLINED: &str = "-DINNER=static inline __attribute__((always_inline))";
 const INLINED: &str = "-DPEEK=static inline __attribute__((always_inline))";
 
 #[test]
@@ -77,9 +79,12 @@ fn read_is_found_whether_or_not_peek_is_a_function_of_its_own() {
         ("peek is inlined and gone, errors first", &[INLINED, "-DMORE=", "-DLIKELY=1"]),
         ("peek is inlined and there", &[INLINED, "-DMORE=sink=(long)&SSL_peek;", "-DLIKELY=1"]),
     ];
-    for linkage in LINKAGE {
+    for (linkage, inner) in
+        LINKAGE.into_iter().flat_map(|linkage| [(linkage, INNER), (linkage, INNER_INLINED)])
+    {
         for (what, flags) in cases {
-            let flags = [linkage, &[PATH, CONSUME], flags].concat();
+            // If it is inlined, it is a part of SSL_shutdown as well.
+            let flags = [linkage, &[PATH, CONSUME, inner], flags].concat();
             let (truth, bytes) = fixture(BORINGSSL, &flags);
             let located = only(&stripped(&bytes));
             assert_eq!(located.certainty, Confidence::High, "{what} {linkage:?}: {}", located.why);
@@ -96,7 +101,7 @@ fn read_is_found_whether_or_not_peek_is_a_function_of_its_own() {
 fn a_function_that_does_not_consume_is_not_read() {
     for (what, peek) in [("peek is called", OWN), ("peek is inlined", INLINED)] {
         let other = "-DCONSUME=s->s3->error=r;";
-        let flags = [LINKAGE[0], &[PATH, other, peek, "-DMORE=", "-DLIKELY=0"]].concat();
+        let flags = [LINKAGE[0], &[PATH, other, peek, INNER, "-DMORE=", "-DLIKELY=0"]].concat();
         let located = only(&stripped(&fixture(BORINGSSL, &flags).1));
         assert_eq!(located.certainty, Confidence::Low, "{what}: {located:?}");
         assert_eq!(located.certain, ["SSL_write", "SSL_new"], "{what}: {located:?}");

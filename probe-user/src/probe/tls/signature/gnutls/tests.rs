@@ -1,5 +1,4 @@
 //! GnuTLS 3.5 without symbols: what is found in a program that is built like it.
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use crate::probe::tls::signature::Confidence;
 use crate::probe::tls::signature::tests::{LINKAGE, addresses, fixture, only, stripped};
