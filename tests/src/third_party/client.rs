@@ -39,14 +39,14 @@ pub struct Case {
     /// The TLS implementation that each record must name.
     pub implementation: &'static str,
     /// How ctrace knows its sockets.
-    pub socket: Socket,
+    pub socket: SocketSource,
     /// Whether its connections are seen from their start.
     pub start: Start,
 }
 
 /// How ctrace knows the addresses of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Socket {
+pub enum SocketSource {
     /// By the calls of the library's own.
     Seen,
     /// Guessed, from some call on.
@@ -155,11 +155,14 @@ fn check_records(trace: &RunningTrace, served: &[Served], case: &Case) -> Result
         let count = with_address.entry(connection["id"].as_u64().context("no connection")?).or_default();
         let (network, certainty) = (&line["network"], connection["socket"].as_str());
         if certainty.is_none() {
-            ensure!(case.socket == Socket::Guessed && network["peer"].is_null(), "no socket: {network}");
+            ensure!(
+                case.socket == SocketSource::Guessed && network["peer"].is_null(),
+                "no socket: {network}"
+            );
             continue;
         }
         *count += 1;
-        let expected = if case.socket == Socket::Seen { "seen" } else { "guessed" };
+        let expected = if case.socket == SocketSource::Seen { "seen" } else { "guessed" };
         ensure!(certainty == Some(expected), "{connection}");
         let is_reported =
             |served: &Served| network["local"] == served.client && network["peer"] == served.server;

@@ -1,4 +1,5 @@
-//! Wheels of the Python package index, and bun of npm's, pinned by version and hash, unpacked into a directory.
+//! Wheels of the Python package index, and bun of npm's, pinned by version and hash, unpacked into a
+//! directory.
 //!
 //! Owns the use of pip and npm. Never installs anything on the machine, and never runs code of a package.
 

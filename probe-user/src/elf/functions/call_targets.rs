@@ -14,8 +14,8 @@ use crate::elf::file::header::LoadSegment;
 use crate::elf::file::parts::in_parts;
 use crate::elf::{Object, ObjectError, VirtAddr};
 
-/// Limit of the calls, and of the jumps, of a part of the code in memory, eight bytes each: 200 MB of code have
-/// about four million.
+/// Limit of the calls, and of the jumps, of a part of the code in memory, eight bytes each: 200 MB of code
+/// have about four million.
 const MAX_SITES: usize = 4_000_000;
 /// The size of the operand of a call or a jump.
 const OPERAND: u64 = 4;
@@ -36,8 +36,8 @@ const ALIGNMENT: u64 = 16;
 /// Average bytes of code per unwind entry in code that is fully covered by unwind entries.
 const DENSE: u64 = 2048;
 
-/// What seem to be the calls and jumps with constant targets in one segment. Each entry has two distances from
-/// the segment's start: the target's in the upper half, and that of the instruction.
+/// What seem to be the calls and jumps with constant targets in one segment. Each entry has two distances
+/// from the segment's start: the target's in the upper half, and that of the instruction.
 #[derive(Debug)]
 pub(in crate::elf) struct CallSites {
     segment: LoadSegment,

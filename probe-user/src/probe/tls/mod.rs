@@ -194,8 +194,8 @@ impl HookGroups {
         }
     }
 
-    /// Names the library of those hooks whose library, or version of it, is another one than the object is named
-    /// after.
+    /// Names the library of those hooks whose library, or version of it, is another one than the object is
+    /// named after.
     fn name(self, found: &mut ProbeMatch) {
         for (range, library) in self.0 {
             let Some(LibraryInfo { implementation: Some(name), version, .. }) = library else { continue };

@@ -224,7 +224,8 @@ fn add_functions(
         let entry = entry.map(|(offset, _)| offset).map_err(|error| error_chain::in_one_line(&error));
         let ends = || all_ends(object.returns_without_symbols(symbol.address, symbol.size));
         match entry.and_then(|entry| hook(name.clone(), role, entry, ends, (layout, located.mark))) {
-            // A function that symbols named, or that several copies of rustls share, and that was hooked already.
+            // A function that symbols named, or that several copies of rustls share, and that was hooked
+            // already.
             Ok(hook) if found.hooks.iter().any(|other| other.offset == hook.offset) => {
                 if let Some(check) = &mut check {
                     check.share(&hook);

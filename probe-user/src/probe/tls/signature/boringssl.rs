@@ -93,8 +93,8 @@ fn reports(evidence: &Evidence<'_>, function: &Uses, reason: u64) -> bool {
 
 /// SSL_read, or the reason why it is not certain.
 fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'static str>, ObjectError> {
-    // SSL_read or SSL_peek may have the function for reading inlined. Others, such as SSL_shutdown, still call
-    // that one.
+    // SSL_read or SSL_peek may have the function for reading inlined. Others, such as SSL_shutdown, still
+    // call that one.
     let (whole, inner): (Vec<&Uses>, Vec<&Uses>) =
         inner.iter().partition(|function| reports(evidence, function, NOT_CALLED));
     let mut readers: Vec<Uses> = Vec::new();

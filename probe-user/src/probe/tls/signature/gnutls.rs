@@ -36,8 +36,8 @@ const FUNCTIONS: [(&str, StringPattern); 8] = [
     ("gnutls_init", Beside("state.c")),
 ];
 
-/// The functions that move bytes: from 3.6.3 on, and before. If neither direction is found, the object does not
-/// contain GnuTLS.
+/// The functions that move bytes: from 3.6.3 on, and before. If neither direction is found, the object does
+/// not contain GnuTLS.
 const NEEDED: [[&str; 2]; 2] =
     [["gnutls_record_send2", "gnutls_record_send"], ["gnutls_record_recv", "gnutls_record_recv_seq"]];
 

@@ -102,16 +102,18 @@ impl Locator for OpenSsl {
                 Ok(Some(Side::Public { public, internal, facts: found })) => {
                     functions.push((way.public, symbol(public)));
                     if let Some(internal) = internal {
-                        // The public function has three parameters, so a fifth argument belongs to the internal
-                        // one.
+                        // The public function has three parameters, so a fifth argument belongs to the
+                        // internal one.
                         let has_five = evidence.object.gives_five_arguments(public, internal.address)?;
-                        functions.extend(forwarder(evidence, way, internal, has_five)?);
+                        let name = if has_five { way.forwarder_of_five } else { Some(way.forwarder) };
+                        functions.extend(forwarder(evidence, internal, name)?);
                     }
                     facts.push(format!("{}: {found}", way.public));
                 }
                 Ok(Some(Side::Internal(internal))) => {
                     let has_five = evidence.object.takes_five_arguments(internal)?;
-                    let forwarder = forwarder(evidence, way, internal, has_five)?;
+                    let name = if has_five { way.forwarder_of_five } else { Some(way.forwarder) };
+                    let forwarder = forwarder(evidence, internal, name)?;
                     // Another caller may be SSL_read or SSL_write after all.
                     let is_alone = evidence.callers(internal.address)?.len() == 1;
                     match forwarder.filter(|_| is_alone && evidence.takes_length(internal)) {
@@ -229,25 +231,20 @@ fn numbered<'u>(evidence: &'u Evidence<'_>, way: &Way) -> Result<Option<Side<'u>
     }
 }
 
-/// The function that passes its arguments on to the internal one, which has five of them or four. Python and
+/// The function that passes its arguments on to the internal one, under its name, if it has one. Python and
 /// Rust call it.
 fn forwarder(
     evidence: &Evidence<'_>,
-    way: &Way,
     internal: &Uses,
-    has_five: bool,
+    name: Option<&'static str>,
 ) -> Result<Option<(&'static str, Symbol)>, ObjectError> {
+    let Some(name) = name else { return Ok(None) };
     let mut forwarders = Vec::new();
     for caller in evidence.callers(internal.address)? {
         if evidence.forwards(&caller, internal.address)? {
             forwarders.push(symbol(&caller));
         }
     }
-    let name = match (has_five, way.forwarder_of_five) {
-        (false, _) => way.forwarder,
-        (true, Some(name)) => name,
-        (true, None) => return Ok(None),
-    };
     Ok(match forwarders.as_slice() {
         [forwarder] => Some((name, *forwarder)),
         _ => None,

@@ -301,8 +301,8 @@ impl Search<'_> {
         Ok(queues)
     }
 
-    /// The queues of the connection, its first argument, that a function fills, directly or by a function that
-    /// appends to a queue.
+    /// The queues of the connection, its first argument, that a function fills, directly or by a function
+    /// that appends to a queue.
     fn own_queues(&self, flow: &Flow) -> Result<Vec<Queue>, ObjectError> {
         let mut queues = Vec::new();
         for call in flow.calls() {
