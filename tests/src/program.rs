@@ -125,6 +125,9 @@ const STRIPPED: &str = "stripped";
 const AWS_LC_MANIFEST: &str = "aws-lc/Cargo.toml";
 const AWS_LC: &[&str] = &["release", ""];
 const AWS_LC_STRIPPED: &[&str] = &["release", "", STRIPPED];
+/// With OpenSSL besides.
+const TWO: &[&str] = &["release", "openssl"];
+const TWO_STRIPPED: &[&str] = &["release", "openssl", STRIPPED];
 
 /// Without symbols and debugging information, as in most images of Go programs.
 const GO_STRIPPED: &[&str] = &["-ldflags=-s -w"];
@@ -196,6 +199,8 @@ const RECIPES: &[Recipe] = &[
     rustls("tls-rustls-aws-lc-release", RUSTLS_AWS_LC_RELEASE),
     Recipe { name: "tls-aws-lc", source: Some(AWS_LC_MANIFEST), needs: &[], flags: AWS_LC },
     Recipe { name: "tls-aws-lc-stripped", source: Some(AWS_LC_MANIFEST), needs: &[], flags: AWS_LC_STRIPPED },
+    Recipe { name: "tls-two", source: Some(AWS_LC_MANIFEST), needs: &[], flags: TWO },
+    Recipe { name: "tls-two-stripped", source: Some(AWS_LC_MANIFEST), needs: &[], flags: TWO_STRIPPED },
     rustls("tls-rustls-stripped", RUSTLS_STRIPPED),
     rustls("tls-rustls-release-stripped", RUSTLS_RELEASE_STRIPPED),
     rustls("tls-rustls-aws-lc-stripped", RUSTLS_AWS_LC_STRIPPED),

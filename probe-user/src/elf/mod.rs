@@ -233,6 +233,14 @@ impl Object {
         named
     }
 
+    /// A copy of this object in which only `functions` are defined.
+    #[must_use]
+    pub fn with_only_functions(&self, functions: impl IntoIterator<Item = (String, Symbol)>) -> Self {
+        let mut named = self.clone();
+        named.symbols.clear();
+        named.with_functions(functions)
+    }
+
     /// The file offset of an address in executable code.
     pub fn file_offset(&self, address: VirtAddr) -> Option<FileOffset> {
         let segment = self.segments.executable(address)?;

@@ -26,11 +26,57 @@ fn main() -> Result<(), Box<dyn Error>> {
     build.cpp(true).std("gnu++17").define("BORINGSSL_IMPLEMENTATION", None).flags(options);
     let programs = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("..");
     pair.file(programs.join("tls-pair.c")).define("_GNU_SOURCE", None).define("LIBRARY", "\"tls-openssl.h\"").std("gnu17");
+    let both = env::var_os("CARGO_FEATURE_OPENSSL").is_some();
+    if both {
+        pair.define("main", "aws_lc_main").cargo_metadata(false);
+        build.cargo_metadata(false);
+    }
     pair.compile("pair");
     build.files(sources.filter(is_source)).compile("ssl");
-    for name in ["tls-pair.c", "tls-openssl.h", "tally.h"] {
+    if both {
+        hide_all_but_main()?;
+        add_openssl(&programs)?;
+        println!("cargo:rustc-link-lib=stdc++");
+    }
+    for name in ["tls-pair.c", "tls-two.c", "tls-openssl.h", "tally.h"] {
         println!("cargo:rerun-if-changed={}", programs.join(name).display());
     }
+    Ok(())
+}
+
+/// Makes one object of `tls-pair.c` and AWS-LC's libssl, of which a few functions have names without the
+/// prefix.
+fn hide_all_but_main() -> Result<(), Box<dyn Error>> {
+    let directory = env::var("OUT_DIR")?;
+    let at = |name: &str| format!("{directory}/{name}");
+    let (pair, ssl, object) = (at("libpair.a"), at("libssl.a"), at("aws-lc-pair.o"));
+    for words in [
+        &["ld", "-r", "-u", "aws_lc_main", "-o", &object, &pair, &ssl][..],
+        &["objcopy", "--keep-global-symbol=aws_lc_main", &object],
+    ] {
+        let (name, arguments) = words.split_first().ok_or("no command")?;
+        if !Command::new(name).args(arguments).status()?.success() {
+            return Err(format!("{words:?} failed").into());
+        }
+    }
+    println!("cargo:rustc-link-arg={object}");
+    Ok(())
+}
+
+/// Compiles `tls-pair.c` with OpenSSL, and the `main` that calls both.
+fn add_openssl(programs: &Path) -> Result<(), Box<dyn Error>> {
+    let mut build = cc::Build::new();
+    build.opt_level(2).warnings(false).define("_GNU_SOURCE", None).std("gnu17");
+    let mut pair = build.clone();
+    build.file(programs.join("tls-two.c")).compile("two");
+    pair.file(programs.join("tls-pair.c")).define("LIBRARY", "\"tls-openssl.h\"").define("main", "openssl_main");
+    pair.compile("pair_openssl");
+    // By their paths, because AWS-LC's archives have the same names.
+    for name in ["libssl.a", "libcrypto.a"] {
+        let found = Command::new("cc").arg(format!("-print-file-name={name}")).output()?;
+        println!("cargo:rustc-link-arg={}", String::from_utf8(found.stdout)?.trim());
+    }
+    println!("cargo:rustc-link-arg=-pthread");
     Ok(())
 }
 

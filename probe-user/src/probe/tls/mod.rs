@@ -10,6 +10,7 @@ mod botan;
 mod directions;
 mod function_places;
 mod go;
+mod implementations;
 mod libraries;
 mod post_prologue;
 mod prefixed;
@@ -38,6 +39,7 @@ use crate::plan::{HookImplementation, ProbeProgram};
 
 use directions::DirectionCheck;
 use function_places::FunctionPlaces;
+use implementations::{Naming, TwoImplementations, naming};
 use libraries::{LIBRARIES, TlsLibrary};
 pub use signature::Confidence;
 use signature::{Search, SignatureMatch};
@@ -129,6 +131,7 @@ pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHook
     let rows: Vec<&TlsLibrary> = LIBRARIES.iter().filter(defines).collect();
     let mut found = ProbeMatch::default();
     let mut groups = HookGroups::default();
+    let mut plain = None;
     for row in &rows {
         let check = DirectionCheck::begin(&found);
         add_row(object, row, watched, &mut found);
@@ -139,25 +142,41 @@ pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHook
         if row.functions.iter().any(|function| !object.functions(function.name).is_empty()) {
             check.end(row.name, &mut found);
         }
-        groups.end(&found, || Some(facts(object, row)));
+        let group = groups.end(&found, || Some(facts(object, row)));
+        plain = plain.or(group.filter(|_| row.name == libraries::OPENSSL));
     }
-    let copies = prefixed::add(object, watched, &mut found);
-    groups.end(&found, || copies.clone());
+    let has_openssl = rows.iter().any(|row| row.name == libraries::OPENSSL) || prefixed::is_in(object);
+    let mut both = if has_openssl { TwoImplementations::of(object) } else { None };
+    let copies = prefixed::add(object, (watched, both.is_some()), &mut found);
+    let prefixed = groups.end(&found, || copies.clone());
     let crates = rustls::add(object, &mut found);
     groups.end(&found, || crates.clone());
-    // What an object names with symbols needs no signature.
-    let is_named = |api: &str| {
+    // What an object names with symbols needs no signature, unless something else has the same names.
+    let may_be_named = |api: &str| {
         rows.iter().any(|row| row.name == api)
             || copies.is_some() && api == libraries::OPENSSL
             || crates.is_some() && api == rustls::API
     };
+    let is_named = |api: &str| may_be_named(api) && (both.is_none() || api != libraries::OPENSSL);
     let Search { located, texts, failed } =
         signature::locate(object, |api| !is_named(api), untraceable::needles());
     found.skipped.extend(failed);
     let untraceable = untraceable::find(object, &texts);
+    if located.iter().filter(|located| located.api == libraries::OPENSSL).count() > 1 {
+        both = both.or_else(|| TwoImplementations::of(object));
+    }
+    if let Some(both) = &both {
+        let [of_plain, of_copies] = both.by_naming(object, &located);
+        groups.set_library(plain, of_plain.info(object));
+        groups.set_library(prefixed, of_copies.info(object));
+    }
     let mut signed = None;
     for located in &located {
-        let facts = add_located(object, located, watched, &mut found);
+        let both = both.as_ref().filter(|_| located.api == libraries::OPENSSL);
+        if both.is_some() && naming(object, located) != Naming::Unnamed {
+            continue;
+        }
+        let facts = add_located(object, (located, both), watched, &mut found);
         groups.end(&found, || Some(facts.clone()));
         signed = signed.or(Some(facts));
     }
@@ -167,7 +186,10 @@ pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHook
     let others = others.into_iter().flatten().next();
     // If several libraries are linked into one file, the first one names it.
     found.library = match (rows.first(), others) {
-        (Some(row), _) => facts(object, row),
+        (Some(row), _) => plain
+            .and_then(|group| groups.library(group))
+            .filter(|_| row.name == libraries::OPENSSL)
+            .unwrap_or_else(|| facts(object, row)),
         (None, Some(other)) => other,
         (None, None) if found.unseen.is_empty() => {
             return Err(untraceable.map_or(NoHooks::Ssl, NoHooks::Untraceable));
@@ -185,12 +207,24 @@ pub fn hooks_of(object: &Object, watched: SslProbe) -> Result<ProbeMatch, NoHook
 struct HookGroups(Vec<(Range<usize>, Option<LibraryInfo>)>);
 
 impl HookGroups {
-    /// Ends a group with the hooks that were added since the one before. Its library is looked up only if
-    /// there are any.
-    fn end(&mut self, found: &ProbeMatch, library: impl FnOnce() -> Option<LibraryInfo>) {
+    /// Ends a group with the hooks that were added since the one before, and returns its index. Its library
+    /// is looked up only if there are any.
+    fn end(&mut self, found: &ProbeMatch, library: impl FnOnce() -> Option<LibraryInfo>) -> Option<usize> {
         let begin = self.0.last().map_or(0, |(range, _)| range.end);
-        if found.hooks.len() > begin {
-            self.0.push((begin..found.hooks.len(), library()));
+        if found.hooks.len() == begin {
+            return None;
+        }
+        self.0.push((begin..found.hooks.len(), library()));
+        Some(self.0.len() - 1)
+    }
+
+    fn library(&self, group: usize) -> Option<LibraryInfo> {
+        self.0.get(group)?.1.clone()
+    }
+
+    fn set_library(&mut self, group: Option<usize>, library: LibraryInfo) {
+        if let Some((_, own)) = group.and_then(|group| self.0.get_mut(group)) {
+            *own = Some(library);
         }
     }
 
@@ -213,7 +247,7 @@ impl HookGroups {
 /// Adds the hooks of functions that were found by signature, if the confidence suffices.
 fn add_located(
     object: &Object,
-    located: &SignatureMatch,
+    (located, both): (&SignatureMatch, Option<&TwoImplementations>),
     watched: SslProbe,
     found: &mut ProbeMatch,
 ) -> LibraryInfo {
@@ -223,7 +257,16 @@ fn add_located(
     if *api == rustls::API {
         return rustls::add_located(object, located, least, found);
     }
-    let named = object.with_functions(functions.iter().map(|(name, symbol)| ((*name).to_owned(), *symbol)));
+    let with = |is_wanted: &dyn Fn(&str) -> bool| {
+        let functions = functions.iter().filter(|(name, _)| is_wanted(name));
+        let functions = functions.map(|(name, symbol)| ((*name).to_owned(), *symbol));
+        match both {
+            // Symbols of these names are the other implementation's.
+            Some(_) => object.with_only_functions(functions),
+            None => object.with_functions(functions),
+        }
+    };
+    let named = with(&|_| true);
     let row = LIBRARIES.iter().find(|row| row.name == *api);
     match (row, *certainty, least) {
         (Some(row), Confidence::High, _) => {
@@ -233,8 +276,7 @@ fn add_located(
         // One direction is certain: it is attached to, and the other one is named as missing.
         (Some(row), Confidence::Low, Confidence::High) if !certain.is_empty() => {
             found.evidence.push(format!("a part of {implementation} found without symbols, by signature"));
-            let functions = functions.iter().filter(|(name, _)| certain.contains(name));
-            let named = object.with_functions(functions.map(|(name, symbol)| ((*name).to_owned(), *symbol)));
+            let named = with(&|name| certain.contains(&name));
             let check = DirectionCheck::begin(found);
             found.skipped.push(format!("{why}: --guess attaches anyway"));
             add_row(&named, row, watched, found);
@@ -248,6 +290,9 @@ fn add_located(
             "it seems to contain {implementation} without symbols, but its functions could not be located \
              with certainty ({why}): --guess attaches anyway"
         ))),
+    }
+    if let Some(both) = both {
+        return both.located(located).info(object);
     }
     let version = row.and_then(|row| version::find_of(object, row));
     let (implementation, version) =

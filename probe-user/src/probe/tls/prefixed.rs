@@ -19,12 +19,22 @@ const MONO: &str = "mono_btls_ssl_";
 /// Parts of the names of wrappers with other arguments that call OpenSSL's functions (Python's cffi, Java).
 const WRAPPERS: &[&str] = &["_cffi_", "Java_", "NativeCrypto_"];
 
-/// Adds the hooks of all copies. None if there are none.
-pub(super) fn add(object: &Object, watched: SslProbe, found: &mut ProbeMatch) -> Option<LibraryInfo> {
+/// Whether an object has a function that looks like the SSL_read of a copy.
+pub(super) fn is_in(object: &Object) -> bool {
+    object.symbols().keys().any(|name| prefix(name).is_some())
+}
+
+/// Adds the hooks of all copies. None if there are none. `beside` says whether the object has another
+/// implementation besides that whose functions have their own names.
+pub(super) fn add(
+    object: &Object,
+    (watched, beside): (SslProbe, bool),
+    found: &mut ProbeMatch,
+) -> Option<LibraryInfo> {
     let has = |name: &str| !object.functions(name).is_empty();
     // A wrapper around functions that are traced anyway would report their bytes twice.
     let is_around = has("SSL_read") || object.needed().iter().any(|name| name.starts_with("libssl"));
-    if is_around {
+    if is_around && !beside {
         return None;
     }
     let row = LIBRARIES.iter().find(|row| row.name == OPENSSL)?;
@@ -61,7 +71,7 @@ fn add_copy(places: &FunctionPlaces<'_>, row: &TlsLibrary, prefix: &str, found: 
 }
 
 /// The prefix of a function, if it is the SSL_read of a copy.
-fn prefix(name: &str) -> Option<String> {
+pub(super) fn prefix(name: &str) -> Option<String> {
     if name == renamed(MONO, "SSL_read") {
         return Some(MONO.to_owned());
     }

@@ -92,29 +92,42 @@ pub(super) fn find_of(object: &Object, row: &TlsLibrary) -> Option<Version> {
     find_among(object, &MARKS.iter().filter(|mark| mark.api == row.name).collect::<Vec<_>>())
 }
 
+/// The versions of both kinds of OpenSSL's API in an object: OpenSSL or LibreSSL, then BoringSSL or AWS-LC. A
+/// fork contains the text of its origin as well, but not one of the other kind.
+pub(super) fn of_both_kinds(object: &Object) -> [Option<Version>; 2] {
+    let marks: Vec<&Mark> = MARKS.iter().filter(|mark| mark.api == OPENSSL).collect();
+    let is_openssl = |version: &Version| ["OpenSSL", "LibreSSL"].contains(&version.implementation);
+    let versions = all_among(object, &marks).into_iter().flatten();
+    let (openssl, boringssl): (Vec<_>, Vec<_>) = versions.partition(is_openssl);
+    [openssl, boringssl].map(|versions| versions.into_iter().next())
+}
+
 fn find_among(object: &Object, marks: &[&Mark]) -> Option<Version> {
+    all_among(object, marks).into_iter().flatten().next()
+}
+
+/// The version of each implementation, in the order of the marks.
+fn all_among(object: &Object, marks: &[&Mark]) -> Vec<Option<Version>> {
     let needles: Vec<&[u8]> = marks.iter().map(|mark| mark.text.as_bytes()).collect();
-    let mut best: Option<(usize, Text)> = None;
+    let mut found: Vec<Option<Version>> = vec![None; marks.len()];
     let result = object.find_rodata(&needles, CONTEXT, |hit| {
         let mark = marks.get(hit.needle)?;
         let rest = hit.text.get(mark.text.len()..)?;
-        if best.as_ref().is_none_or(|(index, _)| hit.needle < *index)
-            && let Some(text) = (mark.read)(rest, hit.before)
-        {
-            best = Some((hit.needle, text));
-        }
+        let version = found.get_mut(hit.needle).filter(|found| found.is_none())?;
+        *version = (mark.read)(rest, hit.before).map(|text| Version {
+            implementation: mark.implementation,
+            version: match text {
+                Text::Version(version) => Some(version),
+                Text::NameOnly => None,
+            },
+        });
         // Search to the end, because the texts may come in any order.
         None::<()>
     });
     if let Err(reason) = result {
         tracing::debug!(%reason, "the search for the version was not finished");
     }
-    let (index, text) = best?;
-    let version = match text {
-        Text::Version(version) => Some(version),
-        Text::NameOnly => None,
-    };
-    marks.get(index).map(|mark| Version { implementation: mark.implementation, version })
+    found
 }
 
 /// The implementation, by functions that no other one exports, or because the API has only one.
