@@ -17,9 +17,11 @@ use super::child::exec_hold::HeldExec;
 use crate::clock;
 use crate::discovery::{Discovery, ObjectUse, ProgramStart, StartedProgram, Uninspected, Versioned};
 use crate::plan::{ObjectHooks, ObjectId, ProcessCode, Skipped};
+use crate::proc::inherited::inheritors;
 use crate::proc::maps::Mapping;
 use crate::proc::process::Proc;
 use crate::proc::process_snapshot;
+use crate::timeout::with_timeout;
 
 /// The most requests that are queued. If there are more, everything is inspected once more later.
 const QUEUE: usize = 4096;
@@ -267,13 +269,14 @@ impl DiscoveryWorker {
         let has_ended = self.ended.load(Ordering::Relaxed);
         match request {
             DiscoveryRequest::Process(..) | DiscoveryRequest::All(_) if has_ended => Ok(()),
-            DiscoveryRequest::Mapped(pid, mapping, since)
-                if has_ended && self.discovery.uses_inspected(pid, &mapping, since.time()) =>
-            {
-                self.uses().await
-            }
             DiscoveryRequest::Process(pid, since) => self.process(pid, since).await,
-            DiscoveryRequest::Mapped(pid, mapping, since) => self.mapped(pid, &mapping, since).await,
+            DiscoveryRequest::Mapped(pid, mapping, since) => {
+                if has_ended && self.discovery.uses_inspected(pid, &mapping, since.time()).await {
+                    self.uses().await?;
+                    return self.blind_spots(pid).await;
+                }
+                self.mapped(pid, &mapping, since).await
+            }
             DiscoveryRequest::CodeChanged(pid) => {
                 let found = self.discovery.code_changed(pid).await;
                 self.withdraw().await?;
@@ -324,7 +327,7 @@ impl DiscoveryWorker {
         let found = self.discovery.mapped(pid, mapping, since.time()).await;
         self.withdraw().await?;
         for object in found {
-            self.attach(pid, object, Some(since)).await?;
+            self.attach_late(pid, object, since).await?;
         }
         self.uses().await?;
         self.blind_spots(pid).await?;
@@ -364,7 +367,10 @@ impl DiscoveryWorker {
             [..] => since.or_else(|| started().map(Since::Started)),
         };
         for object in found {
-            self.attach(pid, object, since).await?;
+            match since {
+                Some(since) => self.attach_late(pid, object, since).await?,
+                None => self.attach(pid, object, None).await?,
+            }
         }
         self.uses().await?;
         self.blind_spots(pid).await?;
@@ -421,6 +427,19 @@ impl DiscoveryWorker {
 
     async fn attach(&self, pid: u32, object: ObjectHooks, since: Option<Since>) -> Result<(), Disconnected> {
         self.send(Response::Attach(pid, object, since)).await
+    }
+
+    /// Has an object attached to that a process has mapped since then, and counts those that have inherited it.
+    async fn attach_late(&self, pid: u32, object: ObjectHooks, since: Since) -> Result<(), Disconnected> {
+        let (id, inode) = (object.id, object.file.inode());
+        // Before it is attached to, because processes that are forked later inherit the probes as well.
+        let heirs = with_timeout(move || inheritors(pid, inode)).await.unwrap_or_default();
+        self.attach(pid, object, Some(since)).await?;
+        for (heir, started) in heirs {
+            let since = started.max(since.time());
+            self.send(Response::Uses(ObjectUse { pid: heir, object: id, since })).await?;
+        }
+        Ok(())
     }
 
     async fn versions(&mut self, pid: u32) -> Result<(), Disconnected> {

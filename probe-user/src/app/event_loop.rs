@@ -25,7 +25,7 @@ use crate::discovery::{ObjectUse, Versioned};
 use crate::enrich::ProcessInfoCache;
 use crate::event::{StopReason, Summary};
 use crate::pipeline::{Pipeline, ProcessInfo as _};
-use crate::plan::{ObjectHooks, ObjectId, ProcessCode};
+use crate::plan::{ObjectHooks, ObjectId, ProcessCode, Skipped};
 use crate::proc::process::Proc;
 use crate::stderr;
 
@@ -215,10 +215,7 @@ impl<'a> EventLoop<'a> {
     fn occurrence(&mut self, occurrence: TrackerEvent) {
         match occurrence {
             TrackerEvent::Found(Response::Attach(pid, object, since)) => self.attach(pid, &object, since),
-            TrackerEvent::Found(Response::BlindSpot(pid, skipped)) => {
-                let origin = self.info.read_now(pid);
-                status::blind_spot_later(&origin, &skipped, self.verbosity);
-            }
+            TrackerEvent::Found(Response::BlindSpot(pid, skipped)) => self.blind_spot(pid, &skipped),
             TrackerEvent::Found(Response::Version(Versioned { sites, library })) => {
                 self.pipeline.set_library(sites, &library);
             }
@@ -304,6 +301,11 @@ impl<'a> EventLoop<'a> {
             self.harm.detached(object);
             self.missed.detached(object);
         }
+    }
+
+    fn blind_spot(&mut self, pid: u32, skipped: &Skipped) {
+        let origin = self.info.read_now(pid);
+        status::blind_spot_later(&origin, skipped, self.verbosity);
     }
 
     fn attach(&mut self, pid: u32, object: &ObjectHooks, since: Option<Since>) {
@@ -577,6 +579,7 @@ impl<'a> EventLoop<'a> {
                 Response::Uses(one) => self.missed.mapped(one),
                 Response::Uninspected(process) => self.missed.not_inspected(process),
                 Response::Code(pid, code) => self.codes.push((pid, code)),
+                Response::BlindSpot(pid, skipped) => self.blind_spot(pid, &skipped),
                 _ => {}
             }
         }

@@ -271,16 +271,20 @@ impl Discovery {
     /// may show the file later.
     async fn left_behind(&mut self, pid: u32, mapping: &Mapping, since: u64) {
         self.has_left_behind = true;
-        if self.uses_inspected(pid, mapping, since) {
+        if self.uses_inspected(pid, mapping, since).await {
             return;
         }
         let (caches, places) = ((&self.files, &self.mounts), (pid, self.places_of(pid)));
         match inspect_file::left_behind(places, mapping, caches, &self.probe, &self.on_uncached).await {
-            Some((_, FileInspection::Cached(_))) => {}
+            Some((resident, FileInspection::Cached(seen))) => {
+                let shown = SkippedFile::Shown(mapping.device, mapping.inode);
+                self.blind_spots_in((pid, resident), (&mapping.path, shown), &seen).await;
+            }
             Some((resident, FileInspection::New(new))) => {
                 let seen = self.add(pid, *new);
                 let shown = SkippedFile::Shown(mapping.device, mapping.inode);
                 self.blind_spots_in((pid, resident), (&mapping.path, shown), &seen).await;
+                let inspected = Inspected::of(&seen);
                 let objects = seen.objects;
                 self.resolve_left_behind((mapping.inode, &mapping.path), &objects);
                 // The next process of that container may execute it, too.
@@ -288,7 +292,7 @@ impl Discovery {
                 if let Some(root) = self.users.root_of(resident) {
                     self.users.found_in(root, &objects, Instant::now());
                 }
-                self.inspected.put(mapping.inode, Inspected::Hooks(objects));
+                self.inspected.put(mapping.inode, inspected);
                 self.ended(pid);
             }
             None => self.left_behind.add(pid, (mapping.inode, &mapping.path), since),
@@ -305,12 +309,18 @@ impl Discovery {
         self.uses.extend(known.map(|object| ObjectUse { pid, object: *object, since }));
     }
 
-    /// If the file of a mapping was inspected, in this process or in another, records that the process has
-    /// mapped it at this time. Otherwise returns false.
-    pub fn uses_inspected(&mut self, pid: u32, mapping: &Mapping, since: u64) -> bool {
-        let Some(Inspected::Hooks(objects)) = self.inspected.get(&mapping.inode) else { return false };
-        let objects = objects.clone();
-        self.uses(pid, &objects, since);
+    /// If the file of a mapping was inspected, in this process, in another, or before anybody mapped it,
+    /// records that the process has mapped it at this time, and what cannot be seen of it. Otherwise returns
+    /// false.
+    pub async fn uses_inspected(&mut self, pid: u32, mapping: &Mapping, since: u64) -> bool {
+        let Some(Inspected::Seen(seen)) = self.inspected.get(&mapping.inode) else { return false };
+        let seen = seen.verdict();
+        self.uses(pid, &seen.objects, since);
+        let root = self.places_of(pid).first().copied().unwrap_or(pid);
+        let shown = SkippedFile::Shown(mapping.device, mapping.inode);
+        self.blind_spots_in((pid, root), (&mapping.path, shown), &seen).await;
+        let skipped = mem::take(&mut self.skipped);
+        self.blind_spots.add(skipped);
         true
     }
 
@@ -437,7 +447,7 @@ impl Discovery {
         self.unversioned.retain(|waiting| !ids.contains(&waiting.object));
         self.files.forget(&ids);
         for (_, inspected) in &mut self.inspected {
-            if matches!(inspected, Inspected::Hooks(objects) if objects.iter().any(|id| ids.contains(id))) {
+            if matches!(inspected, Inspected::Seen(seen) if seen.objects.iter().any(|id| ids.contains(id))) {
                 *inspected = Inspected::Detached;
             }
         }
@@ -537,7 +547,7 @@ impl Discovery {
             }
         };
         self.resolve_left_behind((mapping.inode, &mapping.path), &seen.objects);
-        self.inspected.put(mapping.inode, Inspected::Hooks(seen.objects.clone()));
+        self.inspected.put(mapping.inode, Inspected::of(&seen));
         // A hooked file that is copied up looks the same from outside, but is another file.
         if keep == Keep::Everything || seen.outcome.is_foreign() {
             self.shown.put(shown, (now, seen.clone()));
@@ -732,10 +742,32 @@ fn unopened(failure: OpenFailure) -> FileVerdict {
 
 /// What is known of a file by its inode number.
 enum Inspected {
-    /// It was inspected, and has these objects. None if it has nothing to hook.
-    Hooks(Vec<ObjectId>),
+    /// It was inspected.
+    Seen(InspectedOnce),
     /// It had objects, and was detached from.
     Detached,
+}
+
+/// What a file was found to be when it was inspected.
+struct InspectedOnce {
+    outcome: Arc<FileOutcome>,
+    objects: Vec<ObjectId>,
+    inode: Option<RealInode>,
+}
+
+impl Inspected {
+    fn of(seen: &FileVerdict) -> Self {
+        let (outcome, objects) = (Arc::clone(&seen.outcome), seen.objects.clone());
+        Self::Seen(InspectedOnce { outcome, objects, inode: seen.inode })
+    }
+}
+
+impl InspectedOnce {
+    fn verdict(&self) -> FileVerdict {
+        let Self { outcome, objects, inode } = self;
+        let (outcome, objects) = (Arc::clone(outcome), objects.clone());
+        FileVerdict { outcome, objects, code: None, changed: (0, 0), inode: *inode }
+    }
 }
 
 /// What is cached by what mappings show.

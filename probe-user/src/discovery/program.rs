@@ -110,7 +110,7 @@ impl Discovery {
             let shown = SkippedFile::Shown(Device::default(), inode);
             self.blind_spots_in((pid, root), (&path, shown), &verdict).await;
             self.resolve_left_behind((inode, &path), &verdict.objects);
-            self.inspected.put(inode, Inspected::Hooks(verdict.objects.clone()));
+            self.inspected.put(inode, Inspected::of(&verdict));
             ids.extend(verdict.objects);
             paths.push(path);
         }

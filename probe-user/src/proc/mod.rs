@@ -8,6 +8,7 @@ use std::io;
 pub mod cgroup;
 pub mod execve;
 pub mod file_memory;
+pub mod inherited;
 pub mod maps;
 pub mod mountinfo;
 pub mod namespaces;

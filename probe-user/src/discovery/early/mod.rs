@@ -203,7 +203,7 @@ impl Discovery {
         };
         self.users.found_in(root, &verdict.objects, Instant::now());
         self.resolve_left_behind((number, &path), &verdict.objects);
-        self.inspected.put(number, Inspected::Hooks(verdict.objects));
+        self.inspected.put(number, Inspected::of(&verdict));
         let mut objects = self.found();
         for object in &mut objects {
             object.pids.clear();
