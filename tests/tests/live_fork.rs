@@ -31,9 +31,11 @@ fn ends(trace: &RunningTrace) -> Result<[Vec<JsonRecord>; 2]> {
     }
     let mut all = all.into_values().collect::<Vec<_>>();
     ensure!(all.len() == 2, "{} connections: {}", all.len(), trace.stderr);
-    all.sort_by_key(|calls| {
-        calls.first().and_then(|record| record.payload().ok()) != Some(b"parent 0\n".into())
-    });
+    let is_client = |record: &JsonRecord| {
+        record.network.io.direction == Direction::Transmit
+            && record.payload().is_ok_and(|payload| payload.starts_with(b"parent"))
+    };
+    all.sort_by_key(|calls| !calls.iter().any(is_client));
     all.try_into().map_err(|_| anyhow::anyhow!("not two"))
 }
 
@@ -60,7 +62,7 @@ fn processes(calls: &[JsonRecord]) -> BTreeSet<u32> {
 }
 
 fn lines(parts: &[&str]) -> String {
-    parts.iter().map(|part| format!("{part}\n")).collect()
+    parts.iter().flat_map(|part| [*part, "\n"]).collect()
 }
 
 #[test]
@@ -70,7 +72,9 @@ fn a_parent_receives_and_its_child_sends() -> Result<()> {
     let [client, server] = ends(&trace)?;
     let sent = lines(&["parent 0", "child 1", "child 2", "child 3", "child 4"]);
     let answers = lines(&["answer 0", "answer 1", "answer 2", "answer 3", "answer 4"]);
-    ensure!(stream(&client, Direction::Transmit)? == sent && stream(&server, Direction::Receive)? == sent);
+    let (transmitted, received) =
+        (stream(&client, Direction::Transmit)?, stream(&server, Direction::Receive)?);
+    ensure!(transmitted == sent && received == sent, "{transmitted:?} {received:?}");
     ensure!(
         stream(&client, Direction::Receive)? == answers && stream(&server, Direction::Transmit)? == answers
     );

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Child, Ctrace, OutputLines, RunningTrace, Server, TestContainer, Transfer, images, json, list, program,
-    require_bpf, require_live, text,
+    Child, Ctrace, OutputLines, RunningTrace, Server, TestContainer, Transfer, count_lines, images, json,
+    list, program, require_bpf, require_live, text, trace_shell,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -19,31 +19,12 @@ use serde_json::Value;
 /// How long a trace may take to end after its target.
 const ENDING: Duration = Duration::from_mins(1);
 
-/// Runs a script in a shell that ctrace follows, and returns the trace.
-fn trace_shell(options: &[&str], script: &str) -> Result<RunningTrace> {
-    let mut shell = Command::new("sh");
-    shell.stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut shell = Child::start_with_streams(&mut shell, Stdio::piped(), Stdio::null())?;
-    let mut stdin = shell.take_stdin().context("no standard input")?;
-    let pid = shell.id().to_string();
-    let (command, rest) = options.split_first().context("no command")?;
-    let arguments = [&[*command, "-o", "json", "--wait", "--pid", &pid], rest].concat();
-    let ctrace = Ctrace::start(&arguments)?;
-    stdin.write_all(script.as_bytes())?;
-    drop(stdin);
-    ctrace.wait(ENDING)
-}
-
 fn of_type<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line.get("type").and_then(Value::as_str) == Some(kind)).collect()
 }
 
 fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
     value.pointer(pointer).unwrap_or(&Value::Null)
-}
-
-fn count(stderr: &str, part: &str) -> usize {
-    stderr.lines().filter(|line| line.contains(part)).count()
 }
 
 /// Copies a program to where nobody has seen it.
@@ -84,11 +65,11 @@ fn late_files_and_late_processes() -> Result<()> {
         "named: Zig TLS (std.crypto.tls) cannot be traced",
         "broken: ",
     ] {
-        ensure!(count(&trace.stderr, reason) == 1, "not once: {reason}\n{}", trace.stderr);
+        ensure!(count_lines(&trace.stderr, reason) == 1, "not once: {reason}\n{}", trace.stderr);
     }
     // What merely has no TLS is no reason.
     for other in ["dash", "libc.so", "sleep", "mapper"] {
-        ensure!(count(&trace.stderr, &format!(", {other}")) == 0, "{other}: {}", trace.stderr);
+        ensure!(count_lines(&trace.stderr, &format!(", {other}")) == 0, "{other}: {}", trace.stderr);
     }
     let lines = trace.lines()?;
     let missed = of_type(&lines, "missed");
@@ -110,6 +91,38 @@ fn late_files_and_late_processes() -> Result<()> {
     // The first process waits for longer than an attach takes.
     let pid = at(record, "/process/pid").as_u64();
     ensure!(of_type(&lines, "ssl").iter().any(|call| at(call, "/process/pid").as_u64() == pid));
+    Ok(())
+}
+
+/// It is forked right after its parent has mapped the file, and maps nothing itself.
+#[test]
+fn a_child_that_inherits_a_library_is_counted() -> Result<()> {
+    require_bpf()?;
+    let directory = tempfile::tempdir()?;
+    let source = |name: &str| Ok::<_, anyhow::Error>(program(name)?.display().to_string());
+    let (mapper, plugin) = (source("mapper")?, source("exchange-static.so")?);
+    let script = format!(
+        "cd {}; cp {plugin} exchange-static.so; {mapper} --fork exchange-static.so\n",
+        directory.path().display()
+    );
+    let trace = trace_shell(&["ssl"], &script)?;
+    let lines = trace.lines()?;
+    let mut missed: Vec<&Value> = of_type(&lines, "missed");
+    missed.sort_by_key(|record| at(record, "/process/pid").as_u64());
+    let [parent, child] = missed[..] else { anyhow::bail!("{missed:#?}\n{}", trace.stderr) };
+    ensure!(at(parent, "/process/pid") != at(child, "/process/pid"), "{parent} {child}");
+    let unattached = |record: &Value| at(record, "/unattached").as_u64();
+    ensure!(
+        0 < unattached(child).unwrap_or(0) && unattached(child) <= unattached(parent),
+        "{parent} {child}"
+    );
+    for record in [parent, child] {
+        ensure!(
+            at(record, "/library/name") == "exchange-static.so" && at(record, "/ended") == false,
+            "{record}"
+        );
+    }
+    ensure!(trace.counted("/missed/processes")? == 2, "{}", trace.summary()?);
     Ok(())
 }
 
@@ -157,7 +170,7 @@ fn half_of_a_library_is_not_traceable() -> Result<()> {
     ensure!(explained.contains(REASON), "{explained}");
     // Without -v, and although its other half is attached to.
     let said = Ctrace::start(&["ssl", "--pid", &pid])?.finish()?.stderr;
-    ensure!(count(&said, REASON) == 1 && said.contains("1 function"), "{said}");
+    ensure!(count_lines(&said, REASON) == 1 && said.contains("1 function"), "{said}");
     // It ran before the trace began.
     ensure!(said.contains("nothing lost"), "{said}");
     Ok(())
@@ -171,15 +184,18 @@ fn patterns_that_match_nothing_are_named() -> Result<()> {
     let trace = trace_shell(&[&["uprobe"], &patterns[..]].concat(), script)?;
     ensure!(trace.code() == Some(0), "{}", trace.stderr);
     let said = &trace.stderr;
-    ensure!(count(said, "libc.so.6: no function `getadrinfo`; similar names: getaddrinfo") == 1, "{said}");
-    ensure!(count(said, "sleep: no function `no_such_function`") == 1, "{said}");
+    ensure!(
+        count_lines(said, "libc.so.6: no function `getadrinfo`; similar names: getaddrinfo") == 1,
+        "{said}"
+    );
+    ensure!(count_lines(said, "sleep: no function `no_such_function`") == 1, "{said}");
     let end = "nothing has matched `libc.so.6:getadrinfo(str)`, `:no_such_function`";
-    ensure!(count(said, end) == 1, "{said}");
+    ensure!(count_lines(said, end) == 1, "{said}");
     // With a command, what its process will map is searched for the function.
     let traced = Ctrace::run_to_end(&["uprobe", ":getenv", "--", "true"])?;
     ensure!(traced.code() == Some(3), "{:?}: {}", traced.code(), traced.stderr);
     let hint = "no function `getenv`; libc.so.6 defines it: write 'libc.so.6:getenv'";
-    ensure!(count(&traced.stderr, hint) == 1, "{}", traced.stderr);
+    ensure!(count_lines(&traced.stderr, hint) == 1, "{}", traced.stderr);
     ensure!(traced.stderr.contains("nothing has matched `:getenv`"), "{}", traced.stderr);
     Ok(())
 }

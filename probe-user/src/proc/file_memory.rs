@@ -52,7 +52,7 @@ pub fn file_memory<const N: usize>(pid: u32, addresses: [u64; N]) -> Option<[Fil
     all.try_into().ok()
 }
 
-fn of_line(line: &maps::Line<'_>) -> Option<FileMemory> {
+fn of_line(line: &maps::MapsLine<'_>) -> Option<FileMemory> {
     if !line.has_file() {
         return None;
     }

@@ -159,7 +159,7 @@ fn collect(mut input: impl BufRead) -> io::Result<Option<Vec<Mapping>>> {
 }
 
 /// A line.
-pub(super) struct Line<'a> {
+pub(super) struct MapsLine<'a> {
     pub(super) range: Range,
     /// As in `rw-p`.
     pub(super) permissions: &'a [u8],
@@ -170,7 +170,7 @@ pub(super) struct Line<'a> {
     pub(super) path: &'a [u8],
 }
 
-impl Line<'_> {
+impl MapsLine<'_> {
     pub(super) fn has_file(&self) -> bool {
         self.inode != 0 && self.path.first() == Some(&b'/') && self.path != HUGE_PAGES
     }
@@ -205,12 +205,12 @@ struct LastFile {
 }
 
 impl LastFile {
-    fn is_of(&self, line: &Line<'_>) -> bool {
+    fn is_of(&self, line: &MapsLine<'_>) -> bool {
         self.first.is_some()
             && (self.device, self.inode, self.path.as_slice()) == (line.device, line.inode, line.path)
     }
 
-    fn begin(&mut self, line: &Line<'_>) {
+    fn begin(&mut self, line: &MapsLine<'_>) {
         (self.device, self.inode, self.first) = (line.device, line.inode, Some(line.range));
         self.path.clear();
         self.path.extend_from_slice(line.path);
@@ -219,7 +219,7 @@ impl LastFile {
 
 impl Collected {
     /// Returns false if the limit was exceeded.
-    fn add(&mut self, line: &Line<'_>) -> bool {
+    fn add(&mut self, line: &MapsLine<'_>) -> bool {
         if !line.has_file() {
             if line.is_executable && line.is_anonymous() && self.last.first.is_some() {
                 self.ranges += 1;
@@ -250,7 +250,7 @@ impl Collected {
     }
 
     /// The index of the entry of a line's file.
-    fn index(&mut self, line: &Line<'_>) -> usize {
+    fn index(&mut self, line: &MapsLine<'_>) -> usize {
         let (device, inode, path) = (line.device, line.inode, unescape_newlines(line.path));
         let next = self.mappings.len();
         let index = *self.indices.entry((device, inode, path.clone())).or_insert(next);
@@ -263,7 +263,7 @@ impl Collected {
 }
 
 /// Parses `start-end perms offset major:minor inode   path`.
-pub(super) fn parse_line(line: &[u8]) -> Option<Line<'_>> {
+pub(super) fn parse_line(line: &[u8]) -> Option<MapsLine<'_>> {
     let (addresses, rest) = field(line)?;
     let (permissions, rest) = field(rest)?;
     let (offset, rest) = field(rest)?;
@@ -282,7 +282,7 @@ pub(super) fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     let (major, minor) = device.split_at(colon);
     let device =
         Device { major: u32::try_from(hex(major)?).ok()?, minor: u32::try_from(hex(minor.get(1..)?)?).ok()? };
-    Some(Line { range, permissions, is_executable, device, inode, path })
+    Some(MapsLine { range, permissions, is_executable, device, inode, path })
 }
 
 /// Splits off the bytes before a space.

@@ -58,6 +58,8 @@ pub(super) const TESTS: Group = Group {
         part("jq", "jq"),
         part("busybox-static", "busybox"),
         part("libcap2-bin", "/usr/sbin/setcap"),
+        part("bindfs", "bindfs"),
+        part("fuse3", "fusermount3"),
     ],
 };
 

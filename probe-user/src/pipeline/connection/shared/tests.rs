@@ -1,3 +1,5 @@
+//! Which parts are joined, and where their calls belong.
+
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use probe_common::FLAG_FROM_START;
