@@ -57,16 +57,16 @@ pub fn copy_user<const N: usize>(to: &mut MaybeUninit<[u8; N]>, address: u64, le
     unsafe { read_user(to.as_mut_ptr().cast(), length as u32, address as *const _) == 0 }
 }
 
-/// What a global function gets from its caller, who has a reference. The verifier wants this check, because it
-/// does not consider the caller.
+/// What a global function gets from its caller, who has a reference. The verifier wants this check, because
+/// it does not consider the caller.
 #[inline(always)]
 pub fn argument<'a, T>(pointer: *const T) -> Option<&'a T> {
     // SAFETY: only references are passed, of which none outlives the call.
     unsafe { pointer.as_ref() }
 }
 
-/// The name of the current thread. Nothing is cleared before: that would be a loop, which the verifier follows
-/// for each byte.
+/// The name of the current thread. Nothing is cleared before: that would be a loop, which the verifier
+/// follows for each byte.
 #[inline(always)]
 pub fn comm() -> [u8; 16] {
     let mut name = MaybeUninit::<[u64; 2]>::uninit();

@@ -77,8 +77,8 @@ enum Verdict {
 
 #[inline(always)]
 fn by_cgroups(levels: u32) -> Verdict {
-    // The values of all cgroups together. The verifier follows what is decided within the loop as many times as
-    // there are ways through it.
+    // The values of all cgroups together. The verifier follows what is decided within the loop as many times
+    // as there are ways through it.
     let mut values = 0;
     let mut level = 0;
     while level < LEVELS {

@@ -276,8 +276,8 @@ impl Uprobes {
     }
 }
 
-/// The place for links, and for idle probes of the same kind. If files are probed, the first idle probe is set,
-/// so that the kernel's longest wait is over when the programs are loaded.
+/// The place for links, and for idle probes of the same kind. If links have many places, the first idle probe
+/// is set, so that the kernel's longest wait is over when the programs are loaded.
 pub(super) fn links(options: &SessionOptions) -> Result<Links, SessionError> {
     if !Uprobes::are_multi(options)? {
         let links = Links::new(Removal::WhenQuiet, AttachWarmup::new(attach_warmup::idle_perf_event));

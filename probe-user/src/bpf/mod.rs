@@ -149,8 +149,8 @@ pub struct Preparation {
 }
 
 impl LoadedPrograms {
-    /// Loads the programs that the trace needs, and those of `of_scope`. Needs Linux 5.15 (attach cookies) and
-    /// the right to load BPF programs.
+    /// Loads the programs that the trace needs, and those of `of_scope`. Needs Linux 5.15 (attach cookies)
+    /// and the right to load BPF programs.
     pub fn load(
         Preparation { loader }: Preparation,
         options: &SessionOptions,

@@ -1,8 +1,8 @@
 //! Reads the ring buffer through one mapping of its pages.
 //!
 //! aya maps them twice in a row, so that a record that goes on at the start of the ring is in one piece. The
-//! kernel counts these pages twice as the process's memory then, which is most of it. So such a record, one in
-//! each round of the ring, is copied here instead.
+//! kernel counts these pages twice as the process's memory then, which is most of it. So such a record, one
+//! in each round of the ring, is copied here instead.
 
 use std::io;
 use std::num::NonZeroUsize;

@@ -155,7 +155,8 @@ fn places(plan: &Value) -> Option<Vec<String>> {
 pub(super) fn lost(stderr: &str) -> Result<Option<String>> {
     let summary = stderr.lines().find(|line| line.starts_with("summary:"));
     let summary = summary.with_context(|| format!("ctrace wrote no summary, but:\n{stderr}"))?;
-    // A library that a program maps at once is attached to late. What is missed then is not what a load loses.
+    // A library that a program maps at once is attached to late. What is missed then is not what a load
+    // loses.
     if summary.ends_with("; nothing lost") || summary.contains("; missed ") && !summary.contains("; lost ") {
         return Ok(None);
     }

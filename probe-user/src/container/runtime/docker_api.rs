@@ -96,9 +96,9 @@ struct Identity {
     version: String,
 }
 
-/// The identity of an engine that has answered. Every answer of Docker's and of Podman's begins with it. Others
-/// are asked for it once: Docker would execute programs to answer that, which takes half a second on a busy
-/// machine.
+/// The identity of an engine that has answered. Every answer of Docker's and of Podman's begins with it.
+/// Others are asked for it once: Docker would execute programs to answer that, which takes half a second on a
+/// busy machine.
 async fn identity(engine: &Engine) -> Result<Identity, Error> {
     static IDENTITIES: Mutex<BTreeMap<String, Identity>> = Mutex::new(BTreeMap::new());
     if let Some(identity) = engine.server.get().and_then(|header| of_header(header)) {

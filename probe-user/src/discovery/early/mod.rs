@@ -124,8 +124,8 @@ impl Discovery {
         Vec::new()
     }
 
-    /// Inspects such files for so long, unless it is over before, and returns the objects to attach to. What is
-    /// left is inspected later.
+    /// Inspects such files for so long, unless it is over before, and returns the objects to attach to. What
+    /// is left is inspected later.
     pub async fn early_for(&mut self, budget: Duration, is_over: impl Fn() -> bool) -> Vec<ObjectHooks> {
         let until = tokio::time::Instant::now() + budget;
         let mut objects = Vec::new();
