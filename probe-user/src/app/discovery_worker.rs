@@ -429,7 +429,8 @@ impl DiscoveryWorker {
         self.send(Response::Attach(pid, object, since)).await
     }
 
-    /// Has an object attached to that a process has mapped since then, and counts those that have inherited it.
+    /// Has an object attached to that a process has mapped since then, and counts the processes that have
+    /// inherited it.
     async fn attach_late(&self, pid: u32, object: ObjectHooks, since: Since) -> Result<(), Disconnected> {
         let (id, inode) = (object.id, object.file.inode());
         // Before it is attached to, because processes that are forked later inherit the probes as well.
