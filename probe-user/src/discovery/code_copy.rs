@@ -46,6 +46,20 @@ struct HookedFunction {
     places: Vec<(u64, u64)>,
 }
 
+/// How a process was started, and its root, in which its configuration is.
+pub(super) struct Started {
+    arguments: StartArguments,
+    root: TargetRoot,
+}
+
+impl Started {
+    /// None if the process has ended.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        let root = TargetRoot::of(pid).ok()?;
+        Some(Self { arguments: StartArguments::running(pid), root })
+    }
+}
+
 /// Where a process executes the hooked code of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CodeState {
@@ -105,13 +119,19 @@ impl HookedCode {
         self.is_copyable || mapping.replaced.is_some()
     }
 
-    /// Where a process executes the code.
+    /// Whether a program that is asked for it copies the code of this file.
+    pub(super) fn may_be_copied(&self, file: &ForeignFile) -> bool {
+        // A file that cannot be read now may well be one.
+        let is_one = || contains(file, &[node::TEXT, php::TEXT]).is_none_or(|found| found.contains(&true));
+        self.is_copyable && is_one()
+    }
+
+    /// Where a process executes the code. `started` is asked only if that may matter.
     pub(super) fn state(
         &self,
-        pid: u32,
         mapping: &Mapping,
-        file: &ForeignFile,
-        mounts: &Mounts,
+        (file, mounts): (&ForeignFile, &Mounts),
+        started: impl FnOnce() -> Option<Started>,
     ) -> CodeState {
         if let Some(replaced) = &mapping.replaced {
             let copied = self.in_memory_of(replaced);
@@ -125,9 +145,8 @@ impl HookedCode {
         if !self.is_copyable {
             return CodeState::InFile;
         }
-        let request = TargetRoot::of(pid)
-            .ok()
-            .and_then(|root| request(&StartArguments::running(pid), file, (&root, mounts)));
+        let request =
+            started().and_then(|Started { arguments, root }| request(&arguments, file, (&root, mounts)));
         request.map_or(CodeState::InFile, CodeState::CopyRequested)
     }
 

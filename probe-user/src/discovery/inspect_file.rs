@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::UncachedFileCallback;
-use super::code_copy::{CodeState, HookedCode};
+use super::code_copy::{CodeState, HookedCode, Started};
 use super::file_cache::{FileCache, FileVerdict};
 use super::loader::{self, LoaderCache, ProgramFiles, Surroundings};
 use super::outcome::{FileOutcome, MappingsError};
@@ -118,16 +118,20 @@ pub(super) async fn file(
     let inspection = with_timeout(move || {
         let (file, inode) = rootfs::inspect(pid, &mapping, &mounts)?;
         let file = Arc::new(file);
+        let mut started = None;
         let inspection = if let Some(seen) = cache.get(inode, &file) {
             FileInspection::Cached(seen)
         } else {
+            // First, because the process may end before the file is inspected.
+            started = Started::of(pid);
             on_uncached();
             // Nothing else sets it.
             let _ = mark.set((inode, file.changed(), file.size));
             inspect_new(pid, (Arc::clone(&file), inode), Some(&mapping), (&cache, &mounts), &probe)
         };
+        let started = || started.or_else(|| Started::of(pid));
         let code = inspection.code();
-        let state = code.map_or(CodeState::InFile, |code| code.state(pid, &mapping, &file, &mounts));
+        let state = code.map_or(CodeState::InFile, |code| code.state(&mapping, (&file, &mounts), started));
         Ok(FileInProcess { inode, inspection, state })
     });
     match (inspection.await, opened.get()) {

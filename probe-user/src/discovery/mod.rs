@@ -280,7 +280,7 @@ impl Discovery {
                 let shown = SkippedFile::Shown(mapping.device, mapping.inode);
                 self.blind_spots_in((pid, resident), (&mapping.path, shown), &seen).await;
             }
-            Some((resident, FileInspection::New(new))) => {
+            Some((resident, FileInspection::New(new))) if early::is_harmless(&new) => {
                 let seen = self.add(pid, *new);
                 let shown = SkippedFile::Shown(mapping.device, mapping.inode);
                 self.blind_spots_in((pid, resident), (&mapping.path, shown), &seen).await;
@@ -295,7 +295,9 @@ impl Discovery {
                 self.inspected.put(mapping.inode, inspected);
                 self.ended(pid);
             }
-            None => self.left_behind.add(pid, (mapping.inode, &mapping.path), since),
+            Some((_, FileInspection::New(_))) | None => {
+                self.left_behind.add(pid, (mapping.inode, &mapping.path), since);
+            }
         }
     }
 

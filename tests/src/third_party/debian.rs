@@ -21,7 +21,8 @@ const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// A directory with the packages of a suite and everything that they depend on, downloaded unless it exists.
 pub(super) fn packages(suite: &str, names: &[&str]) -> Result<PathBuf> {
-    kept(&format!("debian-{suite}"), &format!("{names:?}"), |directory| {
+    let kept_as = format!("debian-{suite}-{}", names.first().unwrap_or(&"bare"));
+    kept(&kept_as, &format!("{names:?}"), |directory| {
         announce(&format!("downloading {} of Debian {suite}, once", names.join(", ")));
         Suite::open(suite)?.download_with_dependencies(names, directory)
     })

@@ -66,6 +66,9 @@ pub const LARGE: Release = Release {
     wheels: Wheels::Large,
 };
 
+/// PHP 8.2, which can copy its code to huge pages.
+pub const PHP: Release = Release { name: "php", suite: "bookworm", packages: &["php-cli"], wheels: Wheels::LeftOut };
+
 impl Release {
     /// The image of the release, with `/idle` and `/mapper`.
     pub fn image(&self) -> Result<TestImage> {

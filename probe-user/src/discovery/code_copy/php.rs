@@ -18,7 +18,7 @@ use crate::rootfs::{ForeignFile, Mounts, TargetRoot};
 pub(super) const NAME: &str = "php";
 
 /// A text in every file with PHP.
-const TEXT: &[u8] = b"PHP_INI_SCAN_DIR";
+pub(super) const TEXT: &[u8] = b"PHP_INI_SCAN_DIR";
 const SETTING: &[u8] = b"opcache.huge_code_pages";
 
 /// Limits of the directories, of the files of one, and of a file's bytes.
