@@ -42,6 +42,7 @@ mod room;
 mod status;
 mod stop;
 mod target_tracker;
+mod undecided;
 
 use child::exec_hold::ExecHold;
 pub use child::launcher::run_helper;
@@ -321,10 +322,12 @@ async fn run_trace(
     trace: &Trace,
     verbosity: Verbosity,
     endings: &mut StopSignals,
-    (Ready { destinations, mappings, .. }, loading): (Ready, Loading),
+    (Ready { destinations, mut mappings, .. }, loading): (Ready, Loading),
     ((target, mut discovery, mut plan), choice): (Found, ProcessFilter),
 ) -> Result<(), Failure> {
     destinations.iter().try_for_each(Destination::claim)?;
+    let mut keep_mappings = || mappings.iter_mut().for_each(MmapEvents::keep);
+    keep_mappings();
     let command = endings.command.as_ref().map(CommandProcess::pid);
     let programs = loading.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
     let mut session = Session::start(programs, &plan.scope)?;
@@ -332,7 +335,11 @@ async fn run_trace(
     // described.
     let info =
         ProcessInfoCache::new(target.containers.clone(), target.processes.iter().map(|process| process.pid));
+    keep_mappings();
     attach(&mut session, &mut plan, &mut discovery, verbosity)?;
+    keep_mappings();
+    // Whoever reads that ctrace traces may start a process at once.
+    let began = clock::boot_time();
     status::attached((&plan, &target), trace, command, (&session, verbosity));
     session.load_rest();
     endings.after(trace.duration);
@@ -343,7 +350,7 @@ async fn run_trace(
     plan.objects.iter().for_each(|object| harm.attached(object));
     let ahead = session.ahead();
     discovery.on_uncached_file(move || ahead.prime());
-    let missed = MissedWatch::new(&plan.objects, clock::boot_time());
+    let missed = MissedWatch::new(&plan.objects, began);
     let seeds = seeds(trace, &target, command);
     let hold = endings.command.as_ref().and_then(|command| hold(trace, command));
     let sockets = trace.selector.runtime_sockets.clone();

@@ -17,6 +17,7 @@ use super::code_watch::CodeWatch;
 use super::control::ControlEvent;
 use super::discovery_worker::{DiscoveryHandle, DiscoveryRequest, Response, Settlement, Since};
 use super::stop;
+use super::undecided::UndecidedMappings;
 use crate::bpf::{MmapEvents, Session, SessionError};
 use crate::container::runtime::RuntimeSocket;
 use crate::container::runtime::{Listing, RuntimePoller};
@@ -59,6 +60,7 @@ pub(super) struct TargetTracker {
     /// Processes that have entered the scope since [`Self::take_entered`] was last called.
     entered: Vec<u32>,
     mappings: Option<MmapEvents>,
+    undecided: UndecidedMappings,
     code: CodeWatch,
     /// Holds the command's programs. None if there is no command, or if none is held.
     hold: Option<ExecHold>,
@@ -91,6 +93,7 @@ impl TargetTracker {
             inspects_files: probe.inspects_files(),
             entered: Vec::new(),
             mappings,
+            undecided: UndecidedMappings::default(),
             code: CodeWatch::default(),
             hold,
             runtimes: RuntimePoller::new(sockets),
@@ -170,21 +173,23 @@ impl TargetTracker {
     /// Sends the files that processes in scope have mapped to be inspected.
     pub(super) fn mapped(&mut self, events: Vec<crate::decode::MmapEvent>, session: &mut Session) {
         // One process often maps several files in a row.
-        let mut in_scope = HashMap::new();
+        let (mut in_scope, now) = (HashMap::new(), Instant::now());
         for event in events {
             match event {
                 crate::decode::MmapEvent::Mapped(mapped) => {
                     let pid = mapped.pid;
                     let is_in = || self.target.contains(pid) || session.follows(pid);
-                    if *in_scope.entry(pid).or_insert_with(is_in) {
-                        let (pid, mapping, since) = parts(mapped);
-                        self.request(DiscoveryRequest::Mapped(pid, mapping, since));
-                    }
+                    let mapped = if *in_scope.entry(pid).or_insert_with(is_in) {
+                        Some(mapped)
+                    } else {
+                        self.undecided.add(mapped, now)
+                    };
+                    self.request_mapped(mapped);
                 }
                 crate::decode::MmapEvent::Anonymous { pid } => {
                     let is_in = || self.target.contains(pid) || session.follows(pid);
                     if *in_scope.entry(pid).or_insert_with(is_in) {
-                        self.code.changed(pid, Instant::now());
+                        self.code.changed(pid, now);
                     }
                 }
                 crate::decode::MmapEvent::Executes { .. } => {}
@@ -214,6 +219,8 @@ impl TargetTracker {
                 ControlEvent::Ended { pid } => {
                     self.ended = true;
                     self.code.ended(pid);
+                    let mapped = self.undecided.ended(pid, Instant::now());
+                    self.request_mapped(mapped);
                     self.request(DiscoveryRequest::Ended(pid));
                     continue;
                 }
@@ -291,6 +298,14 @@ impl TargetTracker {
         for process in processes {
             self.entered.push(process.pid);
             self.request(DiscoveryRequest::Process(process.pid, None));
+        }
+    }
+
+    /// Sends the files that a process in scope has mapped to be inspected.
+    fn request_mapped(&mut self, mapped: impl IntoIterator<Item = ExecMmap>) {
+        for mapped in mapped {
+            let (pid, mapping, since) = parts(mapped);
+            self.request(DiscoveryRequest::Mapped(pid, mapping, since));
         }
     }
 

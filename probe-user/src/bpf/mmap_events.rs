@@ -21,8 +21,8 @@ use super::{SessionError, pod};
 use crate::decode::{ExecMmap, MmapEvent};
 
 /// The size of each ring in bytes. A record has about 150 bytes, so this holds the records of programs with
-/// 400 libraries in total that start at once.
-const RING_BYTES: usize = 16 * 4096;
+/// 800 libraries in total that start at once.
+const RING_BYTES: usize = 32 * 4096;
 
 /// The most records that are read from one ring in a row, because the caller has other work to do.
 const AT_ONCE: usize = 1024;
@@ -53,6 +53,8 @@ pub struct MmapEvents {
     own_pid: u32,
     /// Whether a ring may have more records than were read.
     more: bool,
+    /// What was read before somebody asked for it.
+    kept: Vec<MmapEvent>,
 }
 
 impl MmapEvents {
@@ -73,7 +75,7 @@ impl MmapEvents {
             let why = io::Error::new(io::ErrorKind::NotFound, "no processor in it");
             return Err(SessionError::Mappings { what: ONLINE, why });
         }
-        Ok(Self { rings, own_pid: std::process::id(), more: false })
+        Ok(Self { rings, own_pid: std::process::id(), more: false, kept: Vec::new() })
     }
 
     /// Waits for events, and returns them in the order of their times. Cancel safe.
@@ -83,7 +85,7 @@ impl MmapEvents {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Vec<MmapEvent>> {
         loop {
-            let mut ready = std::mem::take(&mut self.more);
+            let mut ready = std::mem::take(&mut self.more) || !self.kept.is_empty();
             // All rings are polled, because each has to register its waker.
             for ring in &mut self.rings {
                 if let Poll::Ready(guard) = ring.poll_read_ready(context) {
@@ -103,8 +105,15 @@ impl MmapEvents {
         }
     }
 
+    /// Makes room in the rings for what comes next. To be called by who is busy with something else for long;
+    /// each call keeps at most what the rings hold.
+    pub fn keep(&mut self) {
+        self.kept = self.take();
+    }
+
     /// Returns the events that are available, without waiting.
     pub fn take(&mut self) -> Vec<MmapEvent> {
+        let kept = std::mem::take(&mut self.kept);
         let mut found = Vec::new();
         for ring in &mut self.rings {
             let mut records = 0;
@@ -130,7 +139,7 @@ impl MmapEvents {
             }
         }
         found.sort_by_key(|(time, _)| *time);
-        found.into_iter().map(|(_, mapping)| mapping).collect()
+        kept.into_iter().chain(found.into_iter().map(|(_, mapping)| mapping)).collect()
     }
 }
 

@@ -60,6 +60,13 @@ pub(super) struct InspectedFile {
     pub(super) original: Option<CopyUpSource>,
 }
 
+impl InspectedFile {
+    /// Whether it has hooks, and a process that is asked for it copies its code, which only a process shows.
+    pub(super) fn may_be_copied(&self) -> bool {
+        matches!(&self.verdict, Verdict::Watched(_, code) if code.may_be_copied(&self.file))
+    }
+}
+
 /// A file from which another one was copied up.
 pub(super) struct CopyUpSource {
     pub(super) file: Arc<ForeignFile>,

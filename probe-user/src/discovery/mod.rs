@@ -259,9 +259,12 @@ impl Discovery {
         }
         // The range may belong to another file by now. Or the process has exited, while a process that it
         // forked still maps the file.
-        if seen.outcome.refusal(&self.probe).is_some()
-            && self.inspect_process(pid, Keep::Foreign).await.is_err()
-        {
+        if seen.outcome.refusal(&self.probe).is_some() {
+            // A zombie has no mappings, which is no error.
+            let files = self.inspect_process(pid, Keep::Foreign).await;
+            if files.is_ok_and(|files| !files.is_empty()) {
+                return self.found();
+            }
             self.left_behind(pid, mapping, since).await;
         }
         self.found()
@@ -280,7 +283,7 @@ impl Discovery {
                 let shown = SkippedFile::Shown(mapping.device, mapping.inode);
                 self.blind_spots_in((pid, resident), (&mapping.path, shown), &seen).await;
             }
-            Some((resident, FileInspection::New(new))) if early::is_harmless(&new) => {
+            Some((resident, FileInspection::New(new))) if !new.may_be_copied() => {
                 let seen = self.add(pid, *new);
                 let shown = SkippedFile::Shown(mapping.device, mapping.inode);
                 self.blind_spots_in((pid, resident), (&mapping.path, shown), &seen).await;

@@ -244,11 +244,10 @@ fn open(pid: u32, root: MountView) -> Option<TargetRoot> {
 }
 
 /// Whether a file can be hooked without being mapped. The kernel's return probe ends programs that switch
-/// stacks, in scope or not, so it is set only where it is needed. And whether a program is asked to copy its
-/// code is known only of a process.
-pub(super) fn is_harmless(new: &InspectedFile) -> bool {
+/// stacks, in scope or not, so it is set only where it is needed.
+fn is_harmless(new: &InspectedFile) -> bool {
     match &new.verdict {
-        Verdict::Watched(found, code) => !has_kernel_returns(&found.hooks) && !code.may_be_copied(&new.file),
+        Verdict::Watched(found, _) => !has_kernel_returns(&found.hooks) && !new.may_be_copied(),
         Verdict::Unwatched(_) => true,
     }
 }
