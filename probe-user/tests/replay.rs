@@ -428,8 +428,8 @@ fn an_unfinished_call_is_reported_after_a_while_if_records_were_lost() {
     pipeline.bytes(chunks(call(1, 20), b"0123456789abcdefghij", 10)[0].0.as_bytes()).unwrap();
     // A thread that was stopped while it is copied.
     pipeline.idle(start).unwrap();
-    pipeline.idle(start + Duration::from_secs(3_600)).unwrap();
-    let start = start + Duration::from_secs(3_601);
+    pipeline.idle(start + Duration::from_hours(1)).unwrap();
+    let start = start + Duration::from_hours(2);
     pipeline.lost(Timestamp::UNIX_EPOCH, &[(Loss::RingFull, LossCount { events: 1, bytes: 10 })]).unwrap();
     let written = || {
         let text = String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();

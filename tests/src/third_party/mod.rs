@@ -67,7 +67,8 @@ pub const LARGE: Release = Release {
 };
 
 /// PHP 8.2, which can copy its code to huge pages.
-pub const PHP: Release = Release { name: "php", suite: "bookworm", packages: &["php-cli"], wheels: Wheels::LeftOut };
+pub const PHP: Release =
+    Release { name: "php", suite: "bookworm", packages: &["php-cli"], wheels: Wheels::LeftOut };
 
 impl Release {
     /// The image of the release, with `/idle` and `/mapper`.
