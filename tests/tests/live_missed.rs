@@ -11,13 +11,42 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
     Child, Ctrace, OutputLines, RunningTrace, Server, TestContainer, Transfer, count_lines, images, json,
-    list, program, require_bpf, require_live, text, trace_shell,
+    list, program, require_bpf, require_live, text, trace_shell, wait_until,
 };
 use rustix::process::Signal;
 use serde_json::Value;
 
 /// How long a trace may take to end after its target.
 const ENDING: Duration = Duration::from_mins(1);
+
+/// The kernel's ring of mappings overflows while ctrace stands still.
+#[test]
+fn programs_whose_mappings_were_lost_are_counted() -> Result<()> {
+    const PROGRAMS: u64 = 2_000;
+    require_bpf()?;
+    let directory = tempfile::tempdir()?;
+    let done = directory.path().join("done");
+    let mut shell = Command::new("sh");
+    shell.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut shell = Child::start_with_streams(&mut shell, Stdio::piped(), Stdio::null())?;
+    let mut stdin = shell.take_stdin().context("no standard input")?;
+    let mut ctrace = Ctrace::start(&["ssl", "-o", "json", "--wait", "--pid", &shell.id().to_string()])?;
+    ctrace.child().signal(Signal::STOP)?;
+    let loops = format!("i=0; while [ $i -lt {PROGRAMS} ]; do /bin/true; i=$((i + 1)); done");
+    writeln!(stdin, "{loops}; : > {}", done.display())?;
+    wait_until("end of the programs", ENDING, || Ok(done.exists().then_some(())))?;
+    ctrace.child().signal(Signal::CONT)?;
+    drop(stdin);
+    let trace = ctrace.wait(ENDING)?;
+    ensure!(trace.code() == Some(0), "{}", trace.stderr);
+    let missed = trace.counted("/missed/processes")?;
+    ensure!((100..=PROGRAMS).contains(&missed), "{}", trace.summary()?);
+    ensure!(!trace.stderr.contains("nothing lost"), "{}", trace.stderr);
+    let lines = trace.lines()?;
+    let missed = of_type(&lines, "missed");
+    ensure!(missed.iter().all(|record| at(record, "/library").is_null() && at(record, "/ended") == true));
+    Ok(())
+}
 
 fn of_type<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line.get("type").and_then(Value::as_str) == Some(kind)).collect()

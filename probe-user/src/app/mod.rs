@@ -43,6 +43,7 @@ mod status;
 mod stop;
 mod target_tracker;
 mod undecided;
+mod unreported;
 
 use child::exec_hold::ExecHold;
 pub use child::launcher::run_helper;

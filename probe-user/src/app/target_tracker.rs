@@ -18,11 +18,12 @@ use super::control::ControlEvent;
 use super::discovery_worker::{DiscoveryHandle, DiscoveryRequest, Response, Settlement, Since};
 use super::stop;
 use super::undecided::UndecidedMappings;
+use super::unreported::UnreportedPrograms;
 use crate::bpf::{MmapEvents, Session, SessionError};
 use crate::container::runtime::RuntimeSocket;
 use crate::container::runtime::{Listing, RuntimePoller};
 use crate::decode::ExecMmap;
-use crate::discovery::{Discovery, FileChanges};
+use crate::discovery::{Discovery, FileChanges, Uninspected};
 use crate::plan::ObjectId;
 use crate::probe::Probe;
 use crate::proc::Device;
@@ -61,6 +62,7 @@ pub(super) struct TargetTracker {
     entered: Vec<u32>,
     mappings: Option<MmapEvents>,
     undecided: UndecidedMappings,
+    unreported: UnreportedPrograms,
     code: CodeWatch,
     /// Holds the command's programs. None if there is no command, or if none is held.
     hold: Option<ExecHold>,
@@ -94,6 +96,7 @@ impl TargetTracker {
             entered: Vec::new(),
             mappings,
             undecided: UndecidedMappings::default(),
+            unreported: UnreportedPrograms::default(),
             code: CodeWatch::default(),
             hold,
             runtimes: RuntimePoller::new(sockets),
@@ -153,6 +156,33 @@ impl TargetTracker {
         std::mem::take(&mut self.entered)
     }
 
+    /// The processes that have ended since the last call and whose mappings were not reported.
+    pub(super) fn take_unreported(&mut self, now: Instant) -> Vec<Uninspected> {
+        if self.inspects_files { self.unreported.take(now) } else { Vec::new() }
+    }
+
+    /// The same at the end of the trace, with the last events.
+    pub(super) fn take_last_unreported(&mut self, events: Vec<ControlEvent>) -> Vec<Uninspected> {
+        if !self.inspects_files {
+            return Vec::new();
+        }
+        for event in self.take_mapped() {
+            match event {
+                crate::decode::MmapEvent::Mapped(mapped) => self.unreported.mapped(mapped.pid, mapped.time),
+                crate::decode::MmapEvent::Lost(_) => self.unreported.lost(),
+                _ => {}
+            }
+        }
+        for event in events {
+            match event {
+                ControlEvent::Executed { pid, time } => self.unreported.executed(pid, time),
+                ControlEvent::Ended { pid } => self.unreported.ended(pid, Instant::now()),
+                _ => {}
+            }
+        }
+        self.unreported.take_all()
+    }
+
     /// The mapping events that are available by now.
     pub(super) fn take_mapped(&mut self) -> Vec<crate::decode::MmapEvent> {
         self.mappings.as_mut().map(MmapEvents::take).unwrap_or_default()
@@ -178,6 +208,7 @@ impl TargetTracker {
             match event {
                 crate::decode::MmapEvent::Mapped(mapped) => {
                     let pid = mapped.pid;
+                    self.unreported.mapped(pid, mapped.time);
                     let is_in = || self.target.contains(pid) || session.follows(pid);
                     let mapped = if *in_scope.entry(pid).or_insert_with(is_in) {
                         Some(mapped)
@@ -193,7 +224,10 @@ impl TargetTracker {
                     }
                 }
                 crate::decode::MmapEvent::Executes { .. } => {}
-                crate::decode::MmapEvent::Lost(_) => self.follower.request_rescan(),
+                crate::decode::MmapEvent::Lost(_) => {
+                    self.unreported.lost();
+                    self.follower.request_rescan();
+                }
             }
         }
     }
@@ -209,6 +243,7 @@ impl TargetTracker {
         for event in events {
             let change = match event {
                 ControlEvent::Executed { pid, time } => {
+                    self.unreported.executed(pid, time);
                     self.code.ended(pid);
                     let change = self.target.executed(pid);
                     if self.inspects_files && (self.target.contains(pid) || session.follows(pid)) {
@@ -219,7 +254,9 @@ impl TargetTracker {
                 ControlEvent::Ended { pid } => {
                     self.ended = true;
                     self.code.ended(pid);
-                    let mapped = self.undecided.ended(pid, Instant::now());
+                    let now = Instant::now();
+                    self.unreported.ended(pid, now);
+                    let mapped = self.undecided.ended(pid, now);
                     self.request_mapped(mapped);
                     self.request(DiscoveryRequest::Ended(pid));
                     continue;
