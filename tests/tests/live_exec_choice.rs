@@ -85,7 +85,8 @@ fn scripts_are_chosen_by_their_own_names() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let script = |name: &str, line: &str| -> Result<PathBuf> {
         let path = directory.path().join(name);
-        fs::write(&path, format!("#!{line}\nexec true\n"))?;
+        // A relative argument can be resolved only while its program runs.
+        fs::write(&path, format!("#!{line}\nsleep 0.1\nexec true\n"))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(path)
     };

@@ -464,8 +464,9 @@ impl<'a> EventLoop<'a> {
         }
         self.housekeeping = now;
         stderr::flush_repeated();
-        let unreported = self.watch.take_unreported(now);
-        unreported.into_iter().for_each(|process| self.missed.not_inspected(process));
+        for process in self.watch.take_unreported(now) {
+            self.missed.not_inspected(process);
+        }
         self.watch.inspect_code(self.pipeline.take_unattributed(clock::boot_time()));
         let lost = self.report_losses()?;
         // A lost record may have been about the end of a process.
@@ -598,8 +599,9 @@ impl<'a> EventLoop<'a> {
             Err(EventLoopError::Write(error)) => (StopReason::OutputFailed, Some(error)),
             Err(error) => return Err(error),
         };
-        let unreported = self.watch.take_last_unreported(std::mem::take(&mut self.control));
-        unreported.into_iter().for_each(|process| self.missed.not_inspected(process));
+        for process in self.watch.take_last_unreported(std::mem::take(&mut self.control)) {
+            self.missed.not_inspected(process);
+        }
         let (end, failure) = match (self.emit_missed(), failure) {
             (Err(error), None) if error.kind() == io::ErrorKind::BrokenPipe => {
                 (StopReason::OutputClosed, None)
