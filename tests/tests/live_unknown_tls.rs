@@ -142,9 +142,10 @@ fn a_program_with_tls_of_its_own_is_reported() -> Result<()> {
     // BusyBox prefers the program `openssl` if it finds that.
     let wget = "PATH=/nowhere exec \"$(command -v busybox)\" wget -q -O /dev/null \"$0\"";
     let wget = ["sh", "-c", wget, &address];
-    let trace = TracedCommand::run(&[], &wget)?.trace;
+    let trace = TracedCommand::run(&["-vv"], &wget)?.trace;
+    ensure!(trace.code() == Some(0), "{:?}: {}", trace.code(), trace.stderr);
     let records = unknown(&trace)?;
-    let [record] = records.as_slice() else { anyhow::bail!("{records:?}") };
+    let [record] = records.as_slice() else { anyhow::bail!("{records:?}: {}", trace.stderr) };
     ensure!(record["process"]["comm"] == "busybox" && record["role"] == "client", "{record}");
     ensure!(record["tls"]["client"]["server_name"] == "localhost", "{record}");
     ensure!(record["reason"] == "unknown_code", "{record}");

@@ -272,8 +272,15 @@ impl<'a> EventLoop<'a> {
                 }
             }
         }
-        let entered = self.watch.take_entered().into_iter().filter(|_| self.pipeline.has_executions());
-        self.entered.extend(entered.map(|pid| (pid, self.session.lineage(pid))));
+        let entered = self.watch.take_entered();
+        if self.pipeline.has_executions() {
+            self.entered.extend(entered.into_iter().map(|pid| (pid, self.session.lineage(pid))));
+        } else {
+            // Nothing but /proc tells that a process has entered a container.
+            for pid in entered {
+                self.info.prime(pid);
+            }
+        }
         self.existing(pids)
     }
 

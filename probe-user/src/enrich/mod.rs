@@ -66,15 +66,22 @@ impl ProcessInfoCache {
         let (listeners, files) = (Listeners::new(), FileBytes::default());
         let (living, stale, starting) = (HashMap::new(), LruCache::sparse(ENDED), LruCache::sparse(ENDED));
         let mut facts = Self { containers, programs, listeners, files, living, stale, starting };
-        for pid in pids {
-            let origin = facts.containers.origin(pid, NO_CGROUP);
-            // If the process has already exited, leave it out: its own records may carry more than /proc does
-            // now.
-            if origin.process.vpid.is_some() {
-                facts.keep(pid, Arc::new(origin));
-            }
-        }
+        pids.into_iter().for_each(|pid| facts.prime(pid));
         facts
+    }
+
+    /// Reads the facts about a process that runs now, unless they are known: when its first record is
+    /// handled, it may have ended.
+    pub fn prime(&mut self, pid: u32) {
+        if self.living.contains_key(&pid) {
+            return;
+        }
+        let origin = self.containers.origin(pid, NO_CGROUP);
+        // If the process has already exited, leave it out: its own records may carry more than /proc does
+        // now.
+        if origin.process.vpid.is_some() {
+            self.keep(pid, Arc::new(origin));
+        }
     }
 
     /// The facts about a running process, read now.
@@ -129,6 +136,8 @@ impl ProcessInfoCache {
             cached.version = version;
             let ProcessContext { process, container: before } = &*cached.origin;
             let entered = self.containers.entered_by(header.pid, &container);
+            // Of a process that has ended it is not known any more.
+            let entered = entered.or_else(|| process.entered.clone().filter(|_| container == *before));
             if container != *before || entered != process.entered {
                 let process = Process { entered, ..process.clone() };
                 cached.origin = Arc::new(ProcessContext { process, container });
