@@ -47,7 +47,8 @@ pub use socket::{
     SOCKET_FROM_START, SOCKET_GUESSED, SOCKET_SERVER, SocketFields, SocketRecord,
 };
 pub use unattributed::{
-    KIND_UNATTRIBUTED, UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TRANSFERS, UnattributedRecord,
+    KIND_UNATTRIBUTED, STAGE_CLEARTEXT, STAGE_HELLO, STAGE_RECEIVED, STAGE_RECORDS, UNATTRIBUTED_CLEARTEXT,
+    UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TLS, UNATTRIBUTED_TRANSFERS, UnattributedRecord,
     UnattributedSocket, is_quic_initial,
 };
 
@@ -60,7 +61,7 @@ pub const CALL_BYTES: u32 = 1024 * 1024;
 
 /// [`Header::kind`] of a [`Call`], followed by its payload.
 pub const KIND_CALL: u32 = 1;
-/// [`Header::kind`] of a bare [`Header`]: the process (thread group) exited.
+/// [`Header::kind`] of a [`TaskExit`].
 pub const KIND_TASK_EXIT: u32 = 2;
 /// [`Header::kind`] of a bare [`Header`]: the process executed another program. With [`KernelScope::watch`],
 /// also for processes that are not in scope.
@@ -113,6 +114,8 @@ pub struct Call {
     pub stream_offset: u64,
     /// How many bytes the call moved.
     pub length: u64,
+    /// When the call began, in nanoseconds of the boot clock. The header has the time of the return.
+    pub entered: u64,
     /// The return address of the probed function (a virtual address of the process), or 0 if unknown.
     pub caller: u64,
     /// The hook that was hit: [`site`] of its cookie.
@@ -129,7 +132,7 @@ pub struct Call {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Call>() == 112);
+const _: () = assert!(size_of::<Call>() == 120);
 
 /// [`Call::flags`]: the call sent data. Without this flag, it received.
 pub const FLAG_TRANSMIT: u32 = 1 << 0;
@@ -139,6 +142,23 @@ pub const FLAG_FROM_START: u32 = 1 << 1;
 pub const FLAG_FAULT: u32 = 1 << 2;
 /// [`Call::flags`]: a [`ConnectionClose`] was already emitted for the connection.
 pub const FLAG_ENDED: u32 = 1 << 3;
+
+/// A process (thread group) exited.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TaskExit {
+    /// Kind [`KIND_TASK_EXIT`].
+    pub header: Header,
+    /// If the process has executed no program since it was forked: when that was, in nanoseconds of
+    /// `CLOCK_BOOTTIME`. Else, or if it is unknown: 0.
+    pub forked: u64,
+    /// The parent of such a process; the process that has adopted it, if the parent has ended.
+    pub parent: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<TaskExit>() == 64);
 
 /// A cgroup of the v2 hierarchy was created or removed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -179,11 +199,13 @@ pub enum Loss {
     ArgumentFault = 6,
     /// The table of counted functions was full: a call is not counted.
     CountsFull = 7,
+    /// A process, or a thread, ended inside of a call that sends. What it had sent by then is not known.
+    Unfinished = 8,
 }
 
 impl Loss {
     /// All causes, in the order of their indices.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::RingFull,
         Self::ReadFault,
         Self::ThreadsFull,
@@ -192,6 +214,7 @@ impl Loss {
         Self::ScopeFull,
         Self::ArgumentFault,
         Self::CountsFull,
+        Self::Unfinished,
     ];
 }
 
@@ -238,6 +261,8 @@ pub struct Frame {
     pub length: u64,
     /// The number of bytes that the thread had sent at the entry.
     pub sends: u64,
+    /// The time of the entry, in nanoseconds of the boot clock.
+    pub entered: u64,
 }
 
 /// Limit of the calls that have not returned and are tracked at the same time.

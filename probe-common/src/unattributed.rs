@@ -1,4 +1,4 @@
-//! TLS and QUIC whose calls are not seen.
+//! TLS and QUIC whose calls are not seen, and connections without TLS.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -11,7 +11,7 @@ pub const KIND_UNATTRIBUTED: u32 = 24;
 /// belong to the handshake, which ends before the first call.
 pub const UNATTRIBUTED_TRANSFERS: u64 = 16;
 
-/// Value of the map `UNATTRIBUTED`: a socket through which a ClientHello has passed, or QUIC.
+/// Value of the map `UNATTRIBUTED`: a socket whose bytes were transferred inside of no call that is probed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct UnattributedSocket {
@@ -19,9 +19,21 @@ pub struct UnattributedSocket {
     pub socket: u64,
     /// How many transfers of application data were inside of no call.
     pub transfers: u64,
+    /// A `STAGE_` constant.
+    pub stage: u64,
 }
 
-/// TLS data or QUIC passes through a socket inside of no call that is probed.
+/// [`UnattributedSocket::stage`]: a ClientHello has passed, or QUIC.
+pub const STAGE_HELLO: u64 = 0;
+/// [`UnattributedSocket::stage`]: records of TLS have passed, but no ClientHello.
+pub const STAGE_RECORDS: u64 = 1;
+/// [`UnattributedSocket::stage`]: bytes were received that are no records of TLS. They may be the rest of one
+/// that is read in parts.
+pub const STAGE_RECEIVED: u64 = 2;
+/// [`UnattributedSocket::stage`]: bytes were sent that are no records of TLS, which was reported.
+pub const STAGE_CLEARTEXT: u64 = 3;
+
+/// TLS data, QUIC or bytes without TLS pass through a socket inside of no call that is probed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct UnattributedRecord {
@@ -31,8 +43,8 @@ pub struct UnattributedRecord {
     pub socket: u64,
     /// `UNATTRIBUTED_` bits.
     pub flags: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// With [`UNATTRIBUTED_CLEARTEXT`] the port of the peer, and above it the local one. Zero otherwise.
+    pub ports: u32,
 }
 
 const _: () = assert!(size_of::<UnattributedRecord>() == 64);
@@ -42,6 +54,12 @@ pub const UNATTRIBUTED_QUIC: u32 = 1 << 0;
 /// [`UnattributedRecord::flags`]: the process has sent what led to the record. Without this flag, it has
 /// received it.
 pub const UNATTRIBUTED_SENT: u32 = 1 << 1;
+
+/// [`UnattributedRecord::flags`]: the bytes are not TLS.
+/// [`UNATTRIBUTED_SENT`] then says that the process has sent the first bytes that were seen.
+pub const UNATTRIBUTED_CLEARTEXT: u32 = 1 << 2;
+/// [`UnattributedRecord::flags`]: a connection that was reported as one without TLS has TLS.
+pub const UNATTRIBUTED_TLS: u32 = 1 << 3;
 
 /// Whether a datagram of this length starts with an Initial packet of QUIC version 1 (RFC 9000, section
 /// 17.2.2) or 2 (RFC 9369, section 3). Only servers may send shorter ones, and these follow a client's.

@@ -84,6 +84,26 @@ pub static TASK_SIGNAL: u32 = 0;
 #[unsafe(no_mangle)]
 pub static SIGNAL_LIVE: u32 = 0;
 
+/// The offset of `group_leader` in `task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_LEADER: u32 = 0;
+
+/// The offset of `flags` in `task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_FLAGS: u32 = 0;
+
+/// The offset of `real_parent` in `task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_PARENT: u32 = 0;
+
+/// The offset of `tgid` in `task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_TGID: u32 = 0;
+
+/// The offset of `start_boottime` in `task_struct`.
+#[unsafe(no_mangle)]
+pub static TASK_STARTED: u32 = 0;
+
 /// The offset of `thread_pid` in `task_struct`.
 #[unsafe(no_mangle)]
 pub static TASK_PID: u32 = 0;

@@ -68,6 +68,11 @@ pub static OPEN_CALLS: HashMap<OpenCall, Frame> =
 #[map]
 pub static GO_CALLS: HashMap<GoCall, Frame> = HashMap::with_max_entries(MAX_GO_CALLS, BPF_F_NO_PREALLOC);
 
+/// How many calls of [`GO_CALLS`] send, by process. What a process has sent in the last of them may be
+/// answered on another thread, which then ends the process, before the call returns.
+#[map]
+pub static GO_SENDS: HashMap<u32, u64> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
 /// The addresses of buffers that a library has lent until it is called with the number of transferred bytes,
 /// and the connections of packets. Entries that are never used are evicted at some point.
 #[map]
@@ -115,7 +120,7 @@ pub static SOCKETS: LruHashMap<u64, SocketConnection> = LruHashMap::with_max_ent
 #[map]
 pub static HELLOS: LruHashMap<HelloKey, HelloState> = LruHashMap::with_max_entries(16_384, 0);
 
-/// Sockets of TLS and QUIC that no call has used so far, by the address of the socket.
+/// Sockets that no call has used so far, by the address of the socket.
 #[map]
 pub static UNATTRIBUTED: LruHashMap<u64, UnattributedSocket> = LruHashMap::with_max_entries(16_384, 0);
 

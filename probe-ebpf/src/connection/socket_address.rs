@@ -30,6 +30,15 @@ pub fn protocol(sock: u64) -> Option<u16> {
     mem::kernel(sock + u64::from(mem::socket_fields(&SOCKET_FIELDS).protocol))
 }
 
+/// The port of the peer, and above it the local one.
+#[inline(always)]
+pub fn ports(sock: u64) -> Option<u32> {
+    let fields = mem::socket_fields(&SOCKET_FIELDS);
+    let local: u16 = mem::kernel(sock + u64::from(fields.local_port))?;
+    let peer: u16 = mem::kernel(sock + u64::from(fields.peer_port))?;
+    Some(u32::from(local) << 16 | u32::from(u16::from_be(peer)))
+}
+
 /// Writes the addresses of a socket to the record.
 #[inline(always)]
 pub fn describe(record: &mut SocketRecord, sock: u64) -> Option<()> {

@@ -1,25 +1,30 @@
-//! TLS and QUIC that pass through sockets in scope, but not inside of any call that is probed.
+//! Bytes that pass through sockets in scope, but not inside of any call that is probed: TLS, QUIC, or
+//! neither.
 //!
 //! A thread whose TLS library is not probed, or does not exist as a library, still sends a ClientHello in the
-//! clear. What follows it is counted here until a call of a probed function owns the socket.
+//! clear. What follows it is counted here until a call of a probed function owns the socket. A connection on
+//! which a process sends bytes that are no records of TLS is reported once, and once more if it turns to TLS.
 
 use probe_common::{
-    CLIENT_HELLO, IoDirection, KIND_UNATTRIBUTED, UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT,
+    CLIENT_HELLO, IoDirection, KIND_UNATTRIBUTED, STAGE_CLEARTEXT, STAGE_HELLO, STAGE_RECEIVED,
+    STAGE_RECORDS, UNATTRIBUTED_CLEARTEXT, UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TLS,
     UNATTRIBUTED_TRANSFERS, UnattributedRecord, UnattributedSocket, is_quic_initial,
 };
 
 use super::{hello::SocketTransfer, socket_address};
 use crate::{current::Current, emit, maps::UNATTRIBUTED, mem};
 
+/// `IPPROTO_TCP`.
+const TCP: u16 = 6;
 /// `IPPROTO_UDP`.
 const UDP: u16 = 17;
 
-/// Starts counting for a socket.
+/// Starts to follow a socket.
 #[inline(always)]
-fn begin(transfer: &SocketTransfer) {
-    let state = UnattributedSocket { socket: transfer.socket, transfers: 0 };
-    // If there is no room, the socket that was used least recently is not counted any longer.
-    UNATTRIBUTED.insert(transfer.sock, state, 0).ok();
+fn begin(transfer: &SocketTransfer, stage: u64) {
+    let socket = UnattributedSocket { socket: transfer.socket, transfers: 0, stage };
+    // If there is no room, the socket that was used least recently is not followed any longer.
+    UNATTRIBUTED.insert(transfer.sock, socket, 0).ok();
 }
 
 /// A call owns the socket.
@@ -28,45 +33,87 @@ pub fn end(transfer: &SocketTransfer) {
     UNATTRIBUTED.remove(transfer.sock).ok();
 }
 
-/// Counts a transfer that is inside of no call, from a ClientHello on. Once there were enough, that is
-/// reported, once. `hello` is the result of
-/// [`super::hello::inspect`].
+/// Follows a transfer that is inside of no call. `hello` is the result of [`super::hello::inspect`].
 #[inline(always)]
 pub fn on_transfer(current: Current, transfer: &SocketTransfer, hello: u8) -> Option<()> {
-    if hello == CLIENT_HELLO {
-        begin(transfer);
-        return Some(());
-    }
     let header = transfer.header();
-    if header.is_data() && header.is_valid() {
-        let state = UNATTRIBUTED.get_ptr_mut(transfer.sock).map(mem::own)?;
-        if state.socket == transfer.socket {
-            state.transfers += 1;
-            if state.transfers == UNATTRIBUTED_TRANSFERS {
-                report(current, transfer, 0);
+    match UNATTRIBUTED.get_ptr_mut(transfer.sock).map(mem::own) {
+        Some(state) if state.socket == transfer.socket => {
+            if header.is_valid() {
+                on_records(current, transfer, hello, state);
+            } else if state.stage == STAGE_RECEIVED && transfer.direction == IoDirection::Transmit {
+                state.stage = STAGE_CLEARTEXT;
+                report_cleartext(current, transfer, 0);
             }
+            Some(())
         }
-        return Some(());
+        _ if hello == CLIENT_HELLO => {
+            begin(transfer, STAGE_HELLO);
+            Some(())
+        }
+        _ if header.is_valid() => {
+            begin(transfer, STAGE_RECORDS);
+            Some(())
+        }
+        _ => on_first(current, transfer),
     }
-    if is_quic_initial(&transfer.begin, transfer.bytes) {
-        let is_reported = |state: *mut UnattributedSocket| mem::own(state).socket == transfer.socket;
-        if socket_address::protocol(transfer.sock)? == UDP
-            && !UNATTRIBUTED.get_ptr_mut(transfer.sock).is_some_and(is_reported)
-        {
-            begin(transfer);
-            report(current, transfer, UNATTRIBUTED_QUIC);
+}
+
+/// Counts records of TLS from a ClientHello on. Once there were enough, that is reported, once.
+#[inline(always)]
+fn on_records(current: Current, transfer: &SocketTransfer, hello: u8, state: &mut UnattributedSocket) {
+    if state.stage == STAGE_CLEARTEXT {
+        report(current, transfer, UNATTRIBUTED_TLS, 0);
+    }
+    if hello == CLIENT_HELLO {
+        (state.stage, state.transfers) = (STAGE_HELLO, 0);
+    } else if state.stage != STAGE_HELLO {
+        state.stage = STAGE_RECORDS;
+    } else if transfer.header().is_data() {
+        state.transfers += 1;
+        if state.transfers == UNATTRIBUTED_TRANSFERS {
+            report(current, transfer, sent(transfer), 0);
+        }
+    }
+}
+
+/// Handles the first bytes of a socket that are no records of TLS.
+#[inline(always)]
+fn on_first(current: Current, transfer: &SocketTransfer) -> Option<()> {
+    let protocol = socket_address::protocol(transfer.sock)?;
+    if protocol == UDP && is_quic_initial(&transfer.begin, transfer.bytes) {
+        begin(transfer, STAGE_HELLO);
+        report(current, transfer, UNATTRIBUTED_QUIC | sent(transfer), 0);
+    }
+    if protocol == TCP {
+        if transfer.direction == IoDirection::Transmit {
+            begin(transfer, STAGE_CLEARTEXT);
+            report_cleartext(current, transfer, UNATTRIBUTED_SENT);
+        } else {
+            begin(transfer, STAGE_RECEIVED);
         }
     }
     Some(())
 }
 
 #[inline(always)]
-fn report(current: Current, transfer: &SocketTransfer, flags: u32) {
-    let sent = transfer.direction == IoDirection::Transmit;
+fn report_cleartext(current: Current, transfer: &SocketTransfer, first: u32) {
+    if let Some(ports) = socket_address::ports(transfer.sock) {
+        report(current, transfer, UNATTRIBUTED_CLEARTEXT | first, ports);
+    }
+}
+
+#[inline(always)]
+fn sent(transfer: &SocketTransfer) -> u32 {
+    if transfer.direction == IoDirection::Transmit { UNATTRIBUTED_SENT } else { 0 }
+}
+
+#[inline(always)]
+fn report(current: Current, transfer: &SocketTransfer, flags: u32, ports: u32) {
     emit::record(UnattributedRecord {
         header: emit::header(KIND_UNATTRIBUTED, current),
         socket: transfer.socket,
-        flags: if sent { flags | UNATTRIBUTED_SENT } else { flags },
-        reserved: 0,
+        flags,
+        ports,
     });
 }

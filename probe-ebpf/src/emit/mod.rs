@@ -61,6 +61,14 @@ pub fn lost(loss: Loss, bytes: u64) {
     }
 }
 
+/// Counts the loss of calls of which nothing else is known.
+#[inline(always)]
+pub fn lost_calls(loss: Loss, calls: u64) {
+    if let Some(count) = LOST.get_ptr_mut(loss as u32) {
+        mem::add(&raw mut mem::own(count).events, calls);
+    }
+}
+
 /// Submits without waking the reader, unless the fill of the ring passes another mark: a wakeup costs the
 /// traced thread more than everything else. The reader also drains the ring at intervals.
 #[inline(always)]

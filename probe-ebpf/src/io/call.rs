@@ -38,6 +38,7 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
             LengthSource::OutArgument(n) => frames.arguments[usize::from(n & 7)],
         },
         sends: frames.sends,
+        entered: mem::now(),
     };
     frame::push_frame(current, frames, frame)
 }
@@ -94,6 +95,7 @@ pub fn build_record(current: Current, frame: &Frame, program: u32, length: u64, 
         number: 0,
         stream_offset: 0,
         length,
+        entered: frame.entered,
         caller,
         site: probe_common::site(frame.cookie),
         flags: match shape.direction {

@@ -58,7 +58,8 @@ pub fn hand_over(ctx: &ProbeContext) -> Option<()> {
         emit::lost(Loss::Nesting, length);
         return None;
     };
-    let frame = Frame { stack: 0, cookie: mem::cookie(ctx), handle, buffer, length: 0, sends: 0 };
+    let (cookie, entered) = (mem::cookie(ctx), mem::now());
+    let frame = Frame { stack: 0, cookie, handle, buffer, length: 0, sends: 0, entered };
     call::report(current, &frame, identity::program(current), length, 0);
     Some(())
 }

@@ -25,7 +25,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     let sends = frame::frames_of(current)?.sends;
-    let frame = Frame { stack: 0, cookie, handle, buffer, length: 0, sends };
+    let entered = mem::now();
+    let frame = Frame { stack: 0, cookie, handle, buffer, length: 0, sends, entered };
     frame::note_pending_send(current, &frame, length);
     let caller = mem::user(frame::return_address(regs, cookie)).unwrap_or(0);
     call::report(current, &frame, identity::program(current), length, caller);

@@ -155,6 +155,22 @@ pub fn take_frame(ctx: &impl ReturnContext, current: Current) -> Option<(Frame, 
     Some((frame, frames.program as u32))
 }
 
+/// Counts the calls that send as lost in which the current thread ends.
+#[inline(always)]
+pub fn count_unfinished(current: Current) {
+    let Some(frames) = CALLS.get_ptr(current.id) else { return };
+    for frame in &mem::value(frames).frames {
+        let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
+        // A call that has returned, on this thread or another one, is not open.
+        if frame.stack != 0
+            && matches!(shape.direction, IoDirection::Transmit)
+            && OPEN_CALLS.get_ptr(OpenCall::at(frame.stack, current.pid())).is_some()
+        {
+            emit::lost(Loss::Unfinished, 0);
+        }
+    }
+}
+
 /// Remembers a call whose sent data has not reached a socket yet, because its caller will send it.
 #[inline(always)]
 pub fn note_pending_send(current: Current, frame: &Frame, length: u64) -> Option<()> {

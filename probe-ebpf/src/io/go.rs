@@ -1,15 +1,18 @@
 //! Go's functions that transfer bytes. They take their arguments in different registers. A return is matched
 //! to its entry by the goroutine, which may have moved to another thread and another stack in between.
 
-use aya_ebpf::{bindings::pt_regs, programs::ProbeContext};
-use probe_common::{Frame, GoCall, Loss};
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, pt_regs},
+    programs::ProbeContext,
+};
+use probe_common::{CallShape, Frame, GoCall, IoDirection, Loss};
 
 use super::call;
 use crate::{
     connection::identity,
     current::{Current, goroutine_stack_depth},
     emit,
-    maps::{GO_CALLS, GO_CONNECTIONS},
+    maps::{GO_CALLS, GO_CONNECTIONS, GO_SENDS},
     mem,
 };
 
@@ -26,9 +29,16 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
         buffer: regs.rbx,
         length: 0,
         sends: 0,
+        entered: mem::now(),
     };
-    if GO_CALLS.insert(key(current, regs)?, frame, 0).is_err() {
+    let key = key(current, regs)?;
+    // A function that needs more stack is entered again.
+    let is_new = GO_CALLS.get_ptr(key).is_none();
+    if GO_CALLS.insert(key, frame, 0).is_err() {
         emit::lost(Loss::ThreadsFull, 0);
+    } else if is_new && sends(&frame) {
+        GO_SENDS.insert(current.pid(), 0, BPF_NOEXIST.into()).ok();
+        add_send(current, 1);
     }
     note_connection(current, regs)
 }
@@ -49,6 +59,9 @@ pub fn leave(ctx: &ProbeContext) -> Option<()> {
     let frame = mem::copied(GO_CALLS.get_ptr(key)?);
     // Only the program that removes the entry reports the call: a place that was probed twice is hit twice.
     GO_CALLS.remove(key).ok()?;
+    if sends(&frame) {
+        add_send(current, -1);
+    }
     GO_CONNECTIONS.remove(current.goroutine(regs.r14)).ok();
     let transferred = regs.rax as i64;
     if transferred <= 0 {
@@ -57,6 +70,29 @@ pub fn leave(ctx: &ProbeContext) -> Option<()> {
     let caller = mem::user(regs.rsp).unwrap_or(0);
     call::report(current, &frame, identity::program(current), transferred as u64, caller);
     Some(())
+}
+
+#[inline(always)]
+fn sends(frame: &Frame) -> bool {
+    let shape = CallShape::unpack(probe_common::arguments(frame.cookie));
+    matches!(shape.direction, IoDirection::Transmit)
+}
+
+/// Adds to the number of calls that send in the current process.
+#[inline(always)]
+fn add_send(current: Current, difference: i64) {
+    if let Some(count) = GO_SENDS.get_ptr_mut(current.pid()) {
+        mem::add(count, difference as u64);
+    }
+}
+
+/// Counts the calls that send as lost, because the program of the process ends inside of them.
+#[inline(always)]
+pub fn count_unfinished(current: Current) {
+    if let Some(count) = GO_SENDS.get_ptr_mut(current.pid()) {
+        emit::lost_calls(Loss::Unfinished, mem::copied(count));
+        mem::set(count, 0);
+    }
 }
 
 /// At the entry of a method that opens a connection.

@@ -34,7 +34,8 @@ pub fn enter(ctx: &ProbeContext) -> Option<()> {
     let cookie = mem::cookie(ctx);
     let (buffer, length) = pieces(regs, BufferLayout::unpack(probe_common::arguments(cookie))?)?;
     let stack = frame::return_address(regs, cookie);
-    let frame = Frame { stack, cookie, handle: regs.rdi, buffer, length, sends: frames.sends };
+    let (handle, sends, entered) = (regs.rdi, frames.sends, mem::now());
+    let frame = Frame { stack, cookie, handle, buffer, length, sends, entered };
     if is_inside(frames, &frame) {
         return None;
     }

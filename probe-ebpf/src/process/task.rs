@@ -1,18 +1,25 @@
 //! Threads and processes as they begin and end: maintains the set of threads in scope, and reports them.
 
 use aya_ebpf::programs::{RawTracePointContext, TracePointContext};
-use probe_common::{KIND_TASK_EXEC, KIND_TASK_EXIT, Loss, NO_FIELD, WANT_PROGRAMS};
+use probe_common::{KIND_TASK_EXEC, KIND_TASK_EXIT, Loss, NO_FIELD, TaskExit, WANT_PROGRAMS};
 
 use super::exec;
 use crate::{
     connection::identity,
-    constants::{EXEC_OLD_PID, EXIT_GROUP_DEAD, FORK_CHILD_PID, SIGNAL_LIVE, TASK_SIGNAL},
+    constants::{
+        EXEC_OLD_PID, EXIT_GROUP_DEAD, FORK_CHILD_PID, SIGNAL_LIVE, TASK_FLAGS, TASK_LEADER, TASK_PARENT,
+        TASK_SIGNAL, TASK_STARTED, TASK_TGID,
+    },
     current::Current,
     emit::{self, Notice},
-    maps::{ATTEMPTS, CALLS, PROGRAMS, THREADS},
+    io,
+    maps::{ATTEMPTS, CALLS, GO_SENDS, PROGRAMS, THREADS},
     mem,
     scope::{self, flags_of},
 };
+
+/// `PF_FORKNOEXEC` of linux/sched.h.
+const PF_FORKNOEXEC: u32 = 0x40;
 
 /// `sched_process_fork`: a thread in the set creates another one, in the same process or in a new one.
 #[inline(always)]
@@ -53,6 +60,7 @@ fn executed(old: u32, record: Option<&TracePointContext>) -> Option<()> {
     CALLS.remove(current.id & !u64::from(u32::MAX) | u64::from(old)).ok();
     let in_scope = Current::in_scope().is_some();
     if in_scope {
+        io::go::count_unfinished(current);
         identity::start_program(current);
     }
     if record.is_some() {
@@ -89,10 +97,13 @@ pub fn exit(ctx: &RawTracePointContext) -> Option<()> {
             exec::forget(current);
         }
         if in_scope {
-            emit::task(KIND_TASK_EXIT, current, Notice::Soon);
+            io::go::count_unfinished(current);
+            emit_exit(current);
         }
+        GO_SENDS.remove(current.pid()).ok();
         PROGRAMS.remove(current.pid()).ok();
     }
+    io::frame::count_unfinished(current);
     // Whether in scope now or not: the thread may have been in scope, and left it with its cgroup.
     CALLS.remove(current.id).ok();
     THREADS.remove(current.tid()).ok();
@@ -100,6 +111,39 @@ pub fn exit(ctx: &RawTracePointContext) -> Option<()> {
         ATTEMPTS.remove(current.tid()).ok();
     }
     Some(())
+}
+
+#[inline(always)]
+fn emit_exit(current: Current) {
+    let Fork { time, parent } = fork_without_exec().unwrap_or(Fork { time: 0, parent: 0 });
+    let header = emit::header(KIND_TASK_EXIT, current);
+    emit::record(TaskExit { header, forked: time, parent, reserved: 0 });
+}
+
+/// How the current process began.
+struct Fork {
+    time: u64,
+    parent: u32,
+}
+
+/// None if the current process has executed a program since it was forked, or if that is not known. All
+/// threads of a process are asked for its main thread, because each is marked like a process without an exec.
+#[inline(always)]
+fn fork_without_exec() -> Option<Fork> {
+    let offset = mem::constant(&TASK_LEADER);
+    if offset == NO_FIELD {
+        return None;
+    }
+    let leader: u64 = mem::kernel(mem::task() + u64::from(offset))?;
+    let flags: u32 = mem::kernel(leader + u64::from(mem::constant(&TASK_FLAGS)))?;
+    if flags & PF_FORKNOEXEC == 0 {
+        return None;
+    }
+    let parent: u64 = mem::kernel(leader + u64::from(mem::constant(&TASK_PARENT)))?;
+    Some(Fork {
+        time: mem::kernel(leader + u64::from(mem::constant(&TASK_STARTED)))?,
+        parent: mem::kernel(parent + u64::from(mem::constant(&TASK_TGID)))?,
+    })
 }
 
 /// Whether the process ends with this thread. Kernels before 6.16 do not say. There it is the last living
