@@ -1,5 +1,10 @@
 //! Deterministic junk for tests of parsers of foreign bytes.
 
+/// How many random cases a test tries: `CTRACE_TEST_CASES`, or as many as are fast.
+pub(crate) fn cases(fast: u64) -> u64 {
+    std::env::var("CTRACE_TEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(fast)
+}
+
 /// A small xorshift generator. Equal seeds give equal bytes on every machine.
 pub(crate) struct TestRng(pub(crate) u64);
 

@@ -38,6 +38,7 @@ use ctrace::pipeline::ProcessInfo;
 use ctrace::pipeline::Setup;
 use ctrace::pipeline::Site;
 use ctrace::plan::ProcessCode;
+use ctrace::protocol;
 use ctrace::recording::{Recorded, RecordingReader};
 use ctrace::terminal::Colour;
 use expect_test::expect_file;
@@ -45,8 +46,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use probe_common::{
     Call, CgroupEvent, FAMILY_INET, FAMILY_UNIX, FLAG_FAULT, FLAG_FROM_START, FLAG_TRANSMIT, HELLO_SENT,
-    Header, KIND_CALL, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_SIGNAL, KIND_TASK_EXEC, KIND_TASK_EXIT,
-    Loss, LossCount, SOCKET_GUESSED,
+    Header, KIND_CALL, KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_SIGNAL, KIND_TASK_EXEC, Loss,
+    LossCount, SOCKET_GUESSED,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -64,12 +65,14 @@ mod kept;
 mod missed;
 #[path = "replay/recording.rs"]
 mod recording;
+#[path = "replay/requests.rs"]
+mod requests;
 #[path = "replay/schema.rs"]
 mod schema;
 #[path = "replay/traced.rs"]
 mod traced;
 
-use bytes::{ANSWERED, ASKED, Raw, call, chunks, header, hello, socket, whole};
+use bytes::{ANSWERED, ASKED, Raw, call, chunks, exit, header, hello, socket, whole};
 use traced::Traced;
 
 /// Start of `CLOCK_BOOTTIME`: 2026-01-02T03:04:00Z.
@@ -188,7 +191,7 @@ fn pipeline(name: &str, options: Options, count: Option<u64>) -> (Traced, Shared
 }
 
 fn options(payload: Payload, colour: Colour) -> Options {
-    Options { look: TextStyle { colour, payload, tree: Tree::Flat }, zone: TimeZone::UTC }
+    Options { look: TextStyle { colour, payload, tree: Tree::Flat, columns: None }, zone: TimeZone::UTC }
 }
 
 fn plain() -> Options {
@@ -241,7 +244,7 @@ fn recording() -> Vec<Raw> {
     let fault = Call { flags: FLAG_TRANSMIT | FLAG_FAULT, ..fault };
     *broken.last_mut().unwrap() = Raw::new(&[fault.as_bytes()]);
     all.extend(broken);
-    all.push(Raw::new(&[header(KIND_TASK_EXIT, 2000, b"x").as_bytes()]));
+    all.push(exit(2000, b"x"));
     // No connection, and a process of which nothing is known.
     let time = 6_000_000_000;
     let stray = Call { header: Header { time, ..header(KIND_CALL, 3000, b"") }, connection: 0, ..call(0, 3) };
@@ -338,6 +341,10 @@ fn the_documentation_names_every_field_and_value() {
         let shown = [format!("`{name}`"), format!(".{name}`"), format!("`{name}."), format!(".{name}.")];
         assert!(shown.iter().any(|shown| docs.contains(shown)), "docs/events.md does not have {name}");
     }
+    for field in protocol::ALL.iter().flat_map(|protocol| protocol.fields) {
+        let row = format!("\n| `{}` | ", field.path);
+        assert!(docs.contains(&row), "docs/events.md has no row of {}", field.path);
+    }
 }
 
 #[test]
@@ -375,13 +382,13 @@ fn control_records_disturb_no_call() {
         event.path[..path.len()].copy_from_slice(path);
         Raw::new(&[event.as_bytes()])
     };
-    let bare = |kind, pid| Raw::new(&[header(kind, pid, b"other").as_bytes()]);
+    let executed = Raw::new(&[header(KIND_TASK_EXEC, 4242, b"other").as_bytes()]);
     let others = [
         cgroup(KIND_CGROUP_CREATED, b"/docker/c\xffe\0"),
         cgroup(KIND_CGROUP_CREATED, b"no end"),
         // Processes that are not the call's.
-        bare(KIND_TASK_EXEC, 4242),
-        bare(KIND_TASK_EXIT, 4242),
+        executed,
+        exit(4242, b"other"),
         cgroup(KIND_CGROUP_REMOVED, b"/docker/c\0"),
     ];
     for raw in others {

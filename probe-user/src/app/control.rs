@@ -40,7 +40,7 @@ impl ControlEvent {
             RingRecord::Task(TaskRecord::Exec(header)) => {
                 Self::Executed { pid: header.pid, time: header.time }
             }
-            RingRecord::Task(TaskRecord::Exit(header)) => Self::Ended { pid: header.pid },
+            RingRecord::Task(TaskRecord::Exit(exit)) => Self::Ended { pid: exit.header.pid },
             RingRecord::Control(ControlRecord::CgroupCreated(CgroupRecord { id, path, .. })) => {
                 Self::CgroupCreated { id: *id, path: String::from_utf8_lossy(path).into_owned() }
             }
@@ -53,7 +53,7 @@ impl ControlEvent {
 
 #[cfg(test)]
 mod tests {
-    use probe_common::{Call, Header};
+    use probe_common::{Call, Header, TaskExit};
     use zerocopy::FromZeros as _;
 
     use super::*;
@@ -63,11 +63,12 @@ mod tests {
     #[test]
     fn data_is_for_the_pipeline_alone() {
         let header = Header { pid: 7, time: 9, ..Header::new_zeroed() };
+        let exit = TaskExit { header, ..TaskExit::new_zeroed() };
         let call = Call::new_zeroed();
         let cgroup = CgroupRecord { id: 4711, level: 2, path: b"/docker/c\xffe" };
         for (record, expected) in [
             (RingRecord::Task(TaskRecord::Exec(&header)), Some(ControlEvent::Executed { pid: 7, time: 9 })),
-            (RingRecord::Task(TaskRecord::Exit(&header)), Some(ControlEvent::Ended { pid: 7 })),
+            (RingRecord::Task(TaskRecord::Exit(&exit)), Some(ControlEvent::Ended { pid: 7 })),
             (
                 RingRecord::Control(ControlRecord::CgroupCreated(cgroup)),
                 Some(ControlEvent::CgroupCreated { id: 4711, path: "/docker/c\u{fffd}e".into() }),

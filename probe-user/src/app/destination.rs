@@ -10,10 +10,12 @@ use tokio::time::sleep;
 
 use super::Failure;
 use super::stop::StopSignals;
-use crate::event::StopReason;
+use crate::event::{Output, StopReason};
 use crate::output::{
     self, Destination, DestinationError, OutputPath, OutputSpec, RecordWriter, StopFlag, Tee, WriteError,
 };
+use crate::pipeline::requests::{RequestLimits, RequestSettings, Requests};
+use crate::protocol;
 use crate::stderr::say;
 
 /// How often a FIFO is checked for a reader. There is no event for it.
@@ -84,6 +86,19 @@ pub(super) fn tee(outputs: &[OutputSpec], destinations: Vec<Destination>, stop: 
         tee.add(path, format.takes, (format.open)(writer, options));
     }
     tee
+}
+
+/// Decodes calls before they go to an output, if requests are to be shown.
+pub(super) fn decoded(output: Tee, requests: Option<&RequestSettings>) -> Box<dyn Output> {
+    match requests {
+        None => Box::new(output),
+        Some(settings) => Box::new(Requests::new(
+            protocol::ALL,
+            settings.clone(),
+            RequestLimits::default(),
+            Box::new(output),
+        )),
+    }
 }
 
 /// Prints that nothing was traced.

@@ -18,7 +18,7 @@ use super::status;
 use super::stop::StopSignals;
 use super::target_tracker::{TargetTracker, TrackerEvent};
 use crate::bpf::{Drained, Session, SessionError};
-use crate::cli::Verbosity;
+use crate::cli::{Trace, Verbosity};
 use crate::clock;
 use crate::decode::{ControlRecord, DataRecord, RingRecord, TaskRecord, decode};
 use crate::discovery::{ObjectUse, Versioned};
@@ -116,6 +116,8 @@ pub(super) struct EventLoop<'a> {
     noted_counts: Instant,
     /// The interval at which counters are reported, and the time of the next report. None: only at the end.
     interval: Option<(Duration, Instant)>,
+    /// Whether requests are shown, so that connections whose requests are not are of interest.
+    has_requests: bool,
     /// The losses that were reported so far.
     lost: Vec<(Loss, LossCount)>,
     /// Whether a process of the target has ended since connections were last removed.
@@ -130,7 +132,7 @@ impl<'a> EventLoop<'a> {
         (pipeline, info): (Pipeline, ProcessInfoCache),
         (watch, harm, missed): (TargetTracker, HarmWatch, MissedWatch),
         verbosity: Verbosity,
-        (seeds, interval): (InitialProcesses, Option<Duration>),
+        (seeds, trace): (InitialProcesses, &Trace),
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -153,7 +155,8 @@ impl<'a> EventLoop<'a> {
             checked_alive: now,
             forgetting: now,
             noted_counts: now,
-            interval: interval.map(|interval| (interval, now + interval)),
+            interval: trace.interval.map(|interval| (interval, now + interval)),
+            has_requests: trace.requests.is_some(),
             lost: Loss::ALL.map(|loss| (loss, LossCount::default())).to_vec(),
             ended: false,
             full: false,
@@ -381,8 +384,8 @@ impl<'a> EventLoop<'a> {
                 }
                 RingRecord::Control(_) => Ok(()),
                 RingRecord::Task(task) => {
-                    if let TaskRecord::Exit(header) = task {
-                        missed.ended(header);
+                    if let TaskRecord::Exit(exit) = task {
+                        missed.ended(exit);
                     }
                     pipeline.task(task, info)
                 }
@@ -446,6 +449,7 @@ impl<'a> EventLoop<'a> {
         let now = Instant::now();
         if drained != Drained::Part {
             self.pipeline.idle(now)?;
+            self.pipeline.pause(Timestamp::now())?;
             self.emit_missed()?;
             self.pipeline.flush()?;
         }
@@ -475,6 +479,11 @@ impl<'a> EventLoop<'a> {
             self.missed.not_inspected(process);
         }
         self.watch.inspect_code(self.pipeline.take_unattributed(clock::boot_time()));
+        if self.has_requests
+            && let Some(cleartext) = self.pipeline.take_cleartext(clock::boot_time())
+        {
+            status::cleartext(&cleartext, self.verbosity);
+        }
         let lost = self.report_losses()?;
         // A lost record may have been about the end of a process.
         let ended = self.watch.take_ended() || lost;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
-use probe_common::Header;
+use probe_common::{Header, TaskExit};
 
 use crate::discovery::{ObjectUse, Uninspected};
 use crate::event::{Library, Missed};
@@ -33,7 +33,7 @@ pub(super) struct MissedWatch {
     /// The files by process that were reported.
     reported: LruCache<u32, BTreeSet<String>>,
     /// The records of the ends of processes.
-    ended: LruCache<u32, Header>,
+    ended: LruCache<u32, TaskExit>,
     waiting: Vec<MappedBefore>,
 }
 
@@ -115,20 +115,53 @@ impl MissedWatch {
     }
 
     /// Records that a process has ended.
-    pub(super) fn ended(&mut self, header: &Header) {
-        self.ended.put(header.pid, *header);
-        self.reported.pop(&header.pid);
+    pub(super) fn ended(&mut self, exit: &TaskExit) {
+        self.ended.put(exit.header.pid, *exit);
+        self.reported.pop(&exit.header.pid);
     }
 
     /// What was missed since the last call. To be called when the ring was drained: the end of a process that
     /// ended before an attach was in it.
     pub(super) fn take(&mut self, now: u64) -> Vec<MissedProcess> {
-        let waiting = std::mem::take(&mut self.waiting);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let mut next = 0;
+        while let Some(mapped) = waiting.get(next) {
+            let heirs = self.heirs(mapped, &waiting, now);
+            waiting.extend(heirs);
+            next += 1;
+        }
         waiting.into_iter().map(|mapped| self.missed(mapped, now)).collect()
     }
 
+    /// The children of a process that have inherited what it had mapped, executed nothing, and ended before
+    /// it was attached to.
+    fn heirs(&mut self, mapped: &MappedBefore, waiting: &[MappedBefore], now: u64) -> Vec<MappedBefore> {
+        let MappedBefore { pid: parent, library, since, until } = mapped;
+        let until = (*until).min(now);
+        let inherits = |exit: &TaskExit| {
+            exit.parent == *parent && exit.forked >= *since && exit.header.time <= until && exit.forked != 0
+        };
+        let ended: Vec<(u32, u64)> = self
+            .ended
+            .iter()
+            .filter(|(_, exit)| inherits(exit))
+            .map(|(pid, exit)| (*pid, exit.forked))
+            .collect();
+        let mut heirs = Vec::new();
+        for (pid, since) in ended {
+            let path = |library: &Option<Arc<Library>>| library.as_ref().map(|library| library.path.clone());
+            let file = path(library);
+            let is_counted = waiting.iter().any(|one| one.pid == pid && path(&one.library) == file)
+                || !self.reported.get_or_insert_mut(pid, BTreeSet::new).insert(file.unwrap_or_default());
+            if !is_counted {
+                heirs.push(MappedBefore { pid, library: library.clone(), since, until });
+            }
+        }
+        heirs
+    }
+
     fn missed(&self, MappedBefore { pid, library, since, until }: MappedBefore, now: u64) -> MissedProcess {
-        let end = self.ended.peek(&pid).filter(|end| end.time > since).copied();
+        let end = self.ended.peek(&pid).map(|exit| exit.header).filter(|end| end.time > since);
         let until = until.min(now);
         let ended_at = end.map(|end| end.time).filter(|time| *time <= until);
         let time = ended_at.unwrap_or(until);
@@ -167,6 +200,12 @@ mod tests {
 
     fn maps(watch: &mut MissedWatch, pid: u32, id: u32, since: u64) {
         watch.mapped(ObjectUse { pid, object: ObjectId(id), since });
+    }
+
+    /// The process ends. If it has executed nothing: its parent, and when it was forked.
+    fn ends(watch: &mut MissedWatch, pid: u32, time: u64, (parent, forked): (u32, u64)) {
+        let header = Header { pid, time, ..Header::new_zeroed() };
+        watch.ended(&TaskExit { header, forked, parent, reserved: 0 });
     }
 
     /// Process, nanoseconds without an attach, whether it ended before.
@@ -208,9 +247,28 @@ mod tests {
             maps(&mut watch, pid, 2, 1500);
         }
         for (pid, time) in [(7, 1200), (8, 1600), (9, 2100)] {
-            watch.ended(&Header { pid, time, ..Header::new_zeroed() });
+            ends(&mut watch, pid, time, (0, 0));
         }
         assert_eq!(taken(&mut watch), [(7, 500, false), (8, 100, true), (9, 500, false)]);
+    }
+
+    #[test]
+    fn children_inherit_what_is_mapped() {
+        let mut watch = MissedWatch::new([], 1000);
+        watch.attached(&object(2, "/later"), 2000);
+        // A child, its child, one that lives, one that was forked before, one that is another process's.
+        ends(&mut watch, 10, 1700, (9, 1600));
+        ends(&mut watch, 11, 1800, (10, 1650));
+        ends(&mut watch, 12, 2100, (9, 1600));
+        ends(&mut watch, 13, 1700, (9, 1400));
+        ends(&mut watch, 14, 1700, (8, 1600));
+        // It has executed something.
+        ends(&mut watch, 15, 1700, (0, 0));
+        maps(&mut watch, 9, 2, 1500);
+        assert_eq!(taken(&mut watch), [(9, 500, false), (10, 100, true), (11, 150, true)]);
+        // Found in another way, too.
+        maps(&mut watch, 10, 2, 1600);
+        assert_eq!(taken(&mut watch), []);
     }
 
     #[test]

@@ -12,14 +12,15 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use crate::bpf::{self, LoadedPrograms, MmapEvents, Preparation, Session, SessionError};
-use crate::cli::{self, Action, Invocation, OnNoMatch, Request, Trace, Verbosity};
+use crate::cli::{self, Action, Invocation, OnNoMatch, Operation, ProtoFiles, Trace, Verbosity};
 use crate::clock::{self, Clock};
 use crate::diagnose::{self, DiagnoseError};
 use crate::discovery::{self, Discovery, ProgramStart, SkipDetail, Versioned};
 use crate::enrich::{ProcessInfoCache, StackSymbolizer};
 use crate::error_chain;
-use crate::event::{Library, StopReason, Summary};
-use crate::output::{self, Destination, Tee};
+use crate::event::{Library, Output, StopReason, Summary};
+use crate::output::{self, Destination};
+use crate::pipeline::requests::RequestSettings;
 use crate::pipeline::{Executions, Pipeline, Setup, Site};
 use crate::plan::program_set::ProgramFamily;
 use crate::plan::{Hook, HookImplementation, ObjectHooks, Plan};
@@ -35,9 +36,11 @@ mod destination;
 mod discovery_worker;
 mod event_loop;
 mod harm;
+mod http2_notice;
 mod list;
 mod missed;
 mod playback;
+mod proto_files;
 mod room;
 mod status;
 mod stop;
@@ -50,7 +53,9 @@ pub use child::launcher::run_helper;
 use child::spawn::{self, CommandError, CommandProcess, HoldPolicy};
 use event_loop::{EventLoop, EventLoopError, InitialProcesses, TraceEnd};
 use harm::HarmWatch;
+use http2_notice::Http2Notice;
 use missed::MissedWatch;
+pub use proto_files::ProtoError;
 pub use room::{Shortage, event_loop};
 use stop::StopSignals;
 use target_tracker::TargetTracker;
@@ -157,6 +162,9 @@ pub enum Failure {
         /// How many.
         processes: u64,
     },
+    /// A file of `--proto` cannot be used.
+    #[error(transparent)]
+    Proto(#[from] ProtoError),
     /// A diagnosis failed.
     #[error(transparent)]
     Explain(#[from] DiagnoseError),
@@ -176,7 +184,7 @@ impl Failure {
             Self::Target(error) => error.kind().exit_status(),
             Self::Explain(error) => error.exit_status(),
             Self::NothingToAttach { .. } | Self::NothingMatched { .. } => 3,
-            Self::TooMany { .. } => 2,
+            Self::TooMany { .. } | Self::Proto(_) => 2,
             Self::Session(error) if error.is_kernel_or_rights() => 4,
             Self::Session(_)
             | Self::Command(_)
@@ -199,16 +207,31 @@ const REASONS: usize = 40;
 
 /// Runs what the command line requests. Returns the exit status: 0, or that of the traced command.
 pub async fn run(invocation: Invocation) -> Result<u8, Failure> {
-    let Invocation { request, verbosity } = invocation;
-    match request {
-        Request::Trace(trace) => return Box::pin(start(*trace, verbosity)).await,
-        Request::Read(playback) => Box::pin(playback::run(&playback, verbosity)).await?,
-        Request::Explain(question, form) => diagnose::run(&question, form).await?,
-        Request::Schema => print(|out| writeln!(out, "{}", output::schema().trim_end()))?,
-        Request::Completion(shell) => print(|out| cli::write_completion(shell, out))?,
-        Request::Manual => print(|out| cli::write_manual(out))?,
+    let Invocation { operation, verbosity } = invocation;
+    match operation {
+        Operation::Trace(mut trace) => {
+            name_bodies(&trace.proto, &mut trace.requests)?;
+            return Box::pin(start(*trace, verbosity)).await;
+        }
+        Operation::Read(mut playback) => {
+            name_bodies(&playback.proto, &mut playback.requests)?;
+            Box::pin(playback::run(&playback, verbosity)).await?;
+        }
+        Operation::Explain(question, form) => diagnose::run(&question, form).await?,
+        Operation::Schema => print(|out| writeln!(out, "{}", output::schema().trim_end()))?,
+        Operation::Completion(shell) => print(|out| cli::write_completion(shell, out))?,
+        Operation::Manual => print(|out| cli::write_manual(out))?,
     }
     Ok(0)
+}
+
+/// Reads the names of what is in bodies. Before anything else, because it may fail by the user's files.
+fn name_bodies(proto: &ProtoFiles, requests: &mut Option<RequestSettings>) -> Result<(), ProtoError> {
+    let schema = proto_files::load(proto)?;
+    if let (Some(settings), Some(schema)) = (requests, schema) {
+        settings.schema = Some(schema);
+    }
+    Ok(())
 }
 
 /// Prints to standard output. It is not an error if the reader has closed its end: it has seen enough.
@@ -346,6 +369,11 @@ async fn run_trace(
     endings.after(trace.duration);
     endings.watch_readers(&destinations);
     let output = destination::tee(&trace.outputs, destinations, &endings.stop());
+    let output = destination::decoded(output, trace.requests.as_ref());
+    let output: Box<dyn Output> = match (&trace.probe, &trace.requests) {
+        (Probe::Ssl(_), None) if verbosity >= Verbosity::Normal => Box::new(Http2Notice::new(output)),
+        _ => output,
+    };
     let pipeline = pipeline(trace, &plan, (output, choice));
     let mut harm = HarmWatch::default();
     plan.objects.iter().for_each(|object| harm.attached(object));
@@ -359,13 +387,8 @@ async fn run_trace(
     if let Some(command) = &mut endings.command {
         command.release()?;
     }
-    let stream = EventLoop::new(
-        &mut session,
-        (pipeline, info),
-        (watch, harm, missed),
-        verbosity,
-        (seeds, trace.interval),
-    );
+    let stream =
+        EventLoop::new(&mut session, (pipeline, info), (watch, harm, missed), verbosity, (seeds, trace));
     let TraceEnd { summary, harmed, unmatched } =
         stream.run(endings).await.map_err(|source| match source {
             EventLoopError::Write(source) => destination::write_failure(source),
@@ -612,12 +635,12 @@ fn sites(object: &ObjectHooks, complete_since: u64) -> impl Iterator<Item = (u32
     object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
-fn pipeline(trace: &Trace, plan: &Plan, (output, choice): (Tee, ProcessFilter)) -> Pipeline {
+fn pipeline(trace: &Trace, plan: &Plan, (sink, choice): (Box<dyn Output>, ProcessFilter)) -> Pipeline {
     let now = clock::boot_time();
     Pipeline::new(Setup {
         sites: plan.objects.iter().flat_map(|object| sites(object, now)).collect(),
         clock: Clock::now(),
-        sink: Box::new(output),
+        sink,
         started: Timestamp::now(),
         count: trace.limit,
         symbols: match &trace.probe {

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::stop::StopSignals;
 use super::{Failure, destination, status};
 use crate::cli::{Playback, Verbosity};
-use crate::event::{Body, Context, Output, Ssl, StopReason, Summary};
+use crate::event::{Body, Cleartext, Context, Output, Ssl, StopReason, Summary};
 use crate::output::Destination;
 use crate::pipeline::MissedCount;
 use crate::recording::{ReadCounts, Recorded, RecordingReader};
@@ -62,7 +62,8 @@ pub(super) async fn run(playback: &Playback, verbosity: Verbosity) -> Result<(),
     endings.after(playback.duration);
     endings.watch_readers(&destinations);
     let output = destination::tee(&playback.outputs, destinations, &endings.stop());
-    let mut player = Player::new(Box::new(output), playback.limit);
+    let output = destination::decoded(output, playback.requests.as_ref());
+    let mut player = Player::new(output, playback.limit);
     let outcome = play(&mut player, read(playback, stdin), &mut endings).await;
     let (end, counts) = match outcome {
         Ok(ended) => ended,
@@ -276,7 +277,7 @@ impl Player {
                 _ => {}
             }
             self.output.write(record)?;
-            if is_complete {
+            if is_complete || self.output.is_complete() {
                 return self.output.flush().map(|()| true);
             }
         }
@@ -321,11 +322,13 @@ impl Player {
             undecodable: 0,
             attached_late: self.missed.late(),
             missed: self.missed.total(),
+            cleartext: Cleartext::default(),
+            requests: None,
         });
         if end == StopReason::OutputClosed {
             return Ok(summary);
         }
-        match self.output.finish(&summary) {
+        match self.output.finish(&mut summary) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 summary.end = StopReason::OutputClosed;
                 Ok(summary)

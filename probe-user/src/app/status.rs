@@ -10,7 +10,7 @@ use crate::bpf::{KernelReturns, Session, SessionError, features};
 use crate::cli::{Trace, Verbosity};
 use crate::discovery::{self, SkipDetail};
 use crate::error_chain;
-use crate::event::{Containment, HarmCause, Harmed, Library, ProcessContext, Summary, UnknownTls};
+use crate::event::{Cleartext, Containment, HarmCause, Harmed, Library, ProcessContext, Summary, UnknownTls};
 use crate::output::{FormatKind, OutputPath, OutputSpec, text};
 use crate::plan::return_probe::ReturnProbe;
 use crate::plan::{ObjectHooks, Plan, Skipped};
@@ -213,6 +213,13 @@ pub(super) fn unknown_tls(origin: &ProcessContext, unknown: &UnknownTls, verbosi
     }
 }
 
+/// Prints that there are connections whose requests are not shown, because they have no TLS.
+pub(super) fn cleartext(cleartext: &Cleartext, verbosity: Verbosity) {
+    if verbosity >= Verbosity::Normal {
+        say(cleartext);
+    }
+}
+
 /// Prints that a probe has harmed a process, whatever was asked to be printed.
 pub(super) fn harmed(signal: &SignalRecord, harmed: &Harmed) {
     let files: Vec<String> = harmed.detached.iter().map(|library| escaped(&library.path)).collect();
@@ -271,7 +278,12 @@ pub(super) fn ended(summary: &Summary, outputs: &[OutputSpec], verbosity: Verbos
     };
     if !outputs.iter().any(includes_summary) {
         say(&text::summary_line(summary));
-    } else if summary.attached_late > 0 {
+        return;
+    }
+    if summary.requests.is_some() && summary.cleartext.connections > 0 {
+        say(&summary.cleartext);
+    }
+    if summary.attached_late > 0 {
         say(&text::missed_line(summary));
     }
 }

@@ -21,6 +21,7 @@ impl Constants {
     pub(super) fn read(wanted: u32, group_dead: u32, btf: Option<&Btf>) -> Result<Self, SessionError> {
         if wanted == 0 {
             let mut values = structures(btf.filter(|_| group_dead == NO_FIELD));
+            values.extend(forked(btf));
             values.push(("EXECS", 0));
             return Ok(Self { values, lineages: 1 });
         }
@@ -36,6 +37,7 @@ impl Constants {
             ("NEWTASK_FLAGS", newtask.offset("clone_flags")?),
         ];
         values.extend(structures(btf));
+        values.extend(forked(btf));
         Ok(Self { values, lineages: LINEAGES })
     }
 
@@ -66,12 +68,24 @@ fn structures(btf: Option<&Btf>) -> Vec<(&'static str, u32)> {
         ],
         &[("TASK_CRED", offset("task_struct", "cred")), ("CRED_EUID", offset("cred", "euid"))],
     ];
-    let has_all = |group: &&[(&'static str, u32)]| group.iter().all(|(_, value)| *value != NO_FIELD);
-    let values = groups.iter().flat_map(|group| {
-        let is_complete = has_all(group);
-        group.iter().map(move |(name, value)| (*name, if is_complete { *value } else { NO_FIELD }))
-    });
-    values.collect()
+    groups.into_iter().flat_map(complete).collect()
+}
+
+/// What shows that a process has executed no program since it was forked.
+fn forked(btf: Option<&Btf>) -> Vec<(&'static str, u32)> {
+    let offset = |field| btf.map_or(NO_FIELD, |btf| btf.offset("task_struct", field));
+    complete(&[
+        ("TASK_LEADER", offset("group_leader")),
+        ("TASK_FLAGS", offset("flags")),
+        ("TASK_PARENT", offset("real_parent")),
+        ("TASK_TGID", offset("tgid")),
+        ("TASK_STARTED", offset("start_boottime")),
+    ])
+}
+
+fn complete(group: &[(&'static str, u32)]) -> Vec<(&'static str, u32)> {
+    let is_complete = group.iter().all(|(_, value)| *value != NO_FIELD);
+    group.iter().map(|(name, value)| (*name, if is_complete { *value } else { NO_FIELD })).collect()
 }
 
 impl Session {
@@ -93,7 +107,10 @@ mod tests {
         let btf = Btf::read();
         let signal = |group_dead| {
             let constants = Constants::read(0, group_dead, btf.as_ref()).ok()?;
-            constants.values.into_iter().find(|(name, _)| *name == "TASK_SIGNAL").map(|(_, offset)| offset)
+            let of =
+                |wanted| constants.values.iter().find(|(name, _)| *name == wanted).map(|(_, offset)| *offset);
+            assert_eq!(of("TASK_FLAGS").is_some_and(|offset| offset != NO_FIELD), Btf::is_there());
+            of("TASK_SIGNAL")
         };
         assert_eq!(signal(8), Some(NO_FIELD), "the tracepoint tells");
         if Btf::is_there() {

@@ -76,7 +76,9 @@ impl ConnectionConstants {
         let max_bytes = options.max_bytes.min(CALL_BYTES);
         match options.programs.connections() {
             ConnectionRecords::Off => Self { records: 0, suppress_calls: 0, max_bytes },
-            ConnectionRecords::On => Self { records: 1, suppress_calls: 0, max_bytes },
+            ConnectionRecords::Ends | ConnectionRecords::On => {
+                Self { records: 1, suppress_calls: 0, max_bytes }
+            }
             ConnectionRecords::Only => Self { records: 1, suppress_calls: 1, max_bytes: 0 },
         }
     }

@@ -1,4 +1,4 @@
-//! The command line: turns the user's words into a [`Request`]. Only this room uses clap.
+//! The command line: turns the user's words into an [`Operation`]. Only this room uses clap.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,6 +13,7 @@ use clap_complete::Shell;
 use crate::bpf::ProbeLink;
 use crate::diagnose::{DiagnoseCommand, OutputFormat};
 use crate::output::{FormatKind, OutputPath, OutputSpec};
+use crate::pipeline::requests::RequestSettings;
 use crate::probe::Probe;
 use crate::scope::Selector;
 use crate::terminal;
@@ -22,15 +23,17 @@ mod choice;
 mod diagnose;
 mod exec;
 mod output;
+mod requests;
 mod selection;
 mod ssl;
+mod tls_trace;
 mod trace;
 mod uprobe;
 mod value;
 
 /// What the user asks for.
 #[derive(Clone, Debug)]
-pub enum Request {
+pub enum Operation {
     /// Trace.
     Trace(Box<Trace>),
     /// Show a recording.
@@ -64,6 +67,10 @@ pub struct Trace {
     pub duration: Option<Duration>,
     /// How often to print counters.
     pub interval: Option<Duration>,
+    /// What is shown of the requests that calls are made of. None: the calls are shown.
+    pub requests: Option<RequestSettings>,
+    /// Where the names of what is in their bodies come from.
+    pub proto: ProtoFiles,
     /// Payload bytes to capture per call.
     pub max_bytes: u32,
     /// The size of the ring buffer in bytes.
@@ -83,10 +90,24 @@ pub struct Playback {
     pub path: PathBuf,
     /// How records are written, and where they go; each to another place.
     pub outputs: Vec<OutputSpec>,
+    /// What is shown of the requests that calls are made of. None: the calls are shown.
+    pub requests: Option<RequestSettings>,
+    /// Where the names of what is in their bodies come from.
+    pub proto: ProtoFiles,
     /// End after so many calls.
     pub limit: Option<u64>,
     /// End after this time.
     pub duration: Option<Duration>,
+}
+
+/// Schemas of protocol buffers.
+#[derive(Clone, Debug, Default)]
+pub struct ProtoFiles {
+    /// Sources and descriptor sets.
+    pub files: Vec<PathBuf>,
+    /// Where sources are searched that these import. If a file is in none of them, its directory is searched
+    /// as well.
+    pub directories: Vec<PathBuf>,
 }
 
 impl Playback {
@@ -142,7 +163,7 @@ pub enum Verbosity {
 #[derive(Clone, Debug)]
 pub struct Invocation {
     /// What to do.
-    pub request: Request,
+    pub operation: Operation,
     /// What to write to standard error meanwhile.
     pub verbosity: Verbosity,
 }
@@ -176,6 +197,8 @@ executed, 127 if it is not found.";
 enum Command {
     /// Show the plaintext of TLS connections
     Ssl(Box<ssl::SslArgs>),
+    /// Show the requests of TLS connections with their responses: HTTP/1, HTTP/2, gRPC, WebSocket
+    Requests(Box<requests::RequestsArgs>),
     /// Show calls of any function of any library or executable: arguments, return value, duration
     Uprobe(Box<uprobe::UprobeArgs>),
     /// Show the programs that are executed
@@ -206,24 +229,25 @@ pub fn parse() -> Invocation {
         (false, 1) => Verbosity::Verbose,
         (false, _) => Verbosity::Debug,
     };
-    let request = match cli.command {
-        Command::Ssl(args) => args.request(),
-        Command::Uprobe(args) => Request::Trace(Box::new(args.trace())),
-        Command::Exec(args) => Request::Trace(Box::new(args.trace())),
+    let operation = match cli.command {
+        Command::Ssl(args) => args.operation(),
+        Command::Requests(args) => args.operation(),
+        Command::Uprobe(args) => Operation::Trace(Box::new(args.trace())),
+        Command::Exec(args) => Operation::Trace(Box::new(args.trace())),
         Command::Ps(args) => explain(args.command()),
         Command::Inspect(args) => explain(args.command()),
         Command::Doctor(args) => explain(args.command()),
-        Command::Schema => Request::Schema,
-        Command::Completion { shell } => Request::Completion(shell),
-        Command::Man => Request::Manual,
+        Command::Schema => Operation::Schema,
+        Command::Completion { shell } => Operation::Completion(shell),
+        Command::Man => Operation::Manual,
     };
-    let verbosity = match &request {
+    let verbosity = match &operation {
         // Standard error carries records for another program, so nothing else is written there unless
         // requested.
-        Request::Trace(trace) if trace.shares_stderr() => verbosity_among_records(verbosity),
+        Operation::Trace(trace) if trace.shares_stderr() => verbosity_among_records(verbosity),
         _ => verbosity,
     };
-    Invocation { request, verbosity }
+    Invocation { operation, verbosity }
 }
 
 /// Parses words. An error message quotes them, so whatever they contain must not control the terminal.
@@ -245,8 +269,8 @@ fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
     }
 }
 
-fn explain((command, form): (DiagnoseCommand, OutputFormat)) -> Request {
-    Request::Explain(command, form)
+fn explain((command, form): (DiagnoseCommand, OutputFormat)) -> Operation {
+    Operation::Explain(command, form)
 }
 
 fn verbosity_among_records(requested: Verbosity) -> Verbosity {
@@ -283,7 +307,7 @@ mod tests {
 
     use clap::{CommandFactory, Parser};
 
-    use super::{Cli, OutputPath, Request, parsed};
+    use super::{Cli, Operation, OutputPath, parsed};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -315,8 +339,8 @@ mod tests {
     #[test]
     fn a_command_comes_after_two_dashes_alone() {
         let parse = |words: &[&str]| match Cli::try_parse_from(words).map(|cli| cli.command) {
-            Ok(super::Command::Ssl(args)) => match args.request() {
-                Request::Trace(trace) => Ok(trace),
+            Ok(super::Command::Ssl(args)) => match args.operation() {
+                Operation::Trace(trace) => Ok(trace),
                 other => panic!("{other:?}"),
             },
             Ok(other) => panic!("{other:?}"),

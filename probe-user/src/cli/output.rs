@@ -1,7 +1,7 @@
 //! `-o` and `--output`: the formats of the output, and the destination of each.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,10 @@ use clap::{Arg, Args, Command};
 use super::value::Color;
 use crate::output::{self, FORMATS, Format, OutputPath, OutputSpec, TextStyle};
 use crate::terminal::Colour;
+
+/// The columns that lines take on a terminal, whatever its size is now: lines that were printed stay when it
+/// changes.
+const TERMINAL_COLUMNS: usize = 120;
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
@@ -95,7 +99,8 @@ impl OutputArgs {
         let standard = output.map_or(standard, OutputPath::from);
         let spec = |FormatAndPath { format, path }| {
             let path = path.map_or_else(|| standard.clone(), OutputPath::from);
-            OutputSpec { format, style: TextStyle { colour: colour(color, &path), ..style }, path }
+            let (colour, columns) = (colour(color, &path), columns(&path));
+            OutputSpec { format, style: TextStyle { colour, columns, ..style }, path }
         };
         let outputs: Vec<OutputSpec> = formats.into_iter().map(spec).collect();
         for (index, output) in outputs.iter().enumerate() {
@@ -114,6 +119,16 @@ fn colour(when: Color, path: &OutputPath) -> Colour {
         (OutputPath::Stderr, when) => when.for_stream(&io::stderr()),
         (_, when) => when.for_stream(&io::stdout()),
     }
+}
+
+/// The columns of an output that is a terminal. Lines for a file or a program are whole.
+fn columns(path: &OutputPath) -> Option<usize> {
+    let is_terminal = match path {
+        OutputPath::Named(_) => false,
+        OutputPath::Stderr => io::stderr().is_terminal(),
+        OutputPath::Stdout => io::stdout().is_terminal(),
+    };
+    is_terminal.then_some(TERMINAL_COLUMNS)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, ValueEnum};
 use super::output::OutputArgs;
 use super::selection::TargetArgs;
 use super::value;
-use super::{Action, Cli, OnNoMatch, Playback, Trace};
+use super::{Action, Cli, OnNoMatch, Playback, ProtoFiles, Trace};
 use crate::bpf::ProbeLink;
 use crate::output::{OutputPath, TextStyle};
 use crate::plan::return_probe::ReturnPolicy;
@@ -36,7 +36,7 @@ pub(super) struct TraceArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Stop after N records (of ssl: calls)
+    /// Stop after N records (of ssl: calls; of requests: requests)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Stop after a time, such as 10s, 5m, 1h30m
@@ -98,7 +98,7 @@ impl TraceArgs {
         let outputs = output
             .outputs(OutputPath::Stdout, style)
             .unwrap_or_else(|why| Cli::command().error(ErrorKind::ArgumentConflict, why).exit());
-        Playback { path, outputs, limit, duration }
+        Playback { path, outputs, requests: None, proto: ProtoFiles::default(), limit, duration }
     }
 
     /// The trace of what `probe` watches; text as `style` says, but for its colour; of payload `max_bytes` a
@@ -130,6 +130,8 @@ impl TraceArgs {
             limit: limits.limit,
             duration: limits.duration,
             interval: None,
+            requests: None,
+            proto: ProtoFiles::default(),
             max_bytes,
             ring_bytes: limits.ring_size,
             probe_link: ProbeLink::default(),

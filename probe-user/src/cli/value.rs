@@ -41,6 +41,14 @@ pub(super) fn max_bytes(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Parses the bytes to show of a body.
+pub(super) fn body_bytes(text: &str) -> Result<usize, String> {
+    match usize::try_from(bytes(text)?) {
+        Ok(bytes @ 1..=0x10_0000) => Ok(bytes),
+        _ => Err("from 1 byte to 1M (1048576 bytes) of a body can be shown".to_owned()),
+    }
+}
+
 /// Parses the size of the ring buffer, and rounds it up to a power of two.
 pub(super) fn ring_bytes(text: &str) -> Result<u32, String> {
     let bytes = bytes(text)?;

@@ -8,7 +8,7 @@ use probe_common::{
     KIND_CGROUP_CREATED, KIND_CGROUP_REMOVED, KIND_CONNECTION_CLOSE, KIND_CONNECTION_OPEN, KIND_EXEC_FAILURE,
     KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN, KIND_FUNCTION_STACK,
     KIND_HELLO, KIND_PROCESS_EXIT, KIND_PROCESS_FORK, KIND_SIGNAL, KIND_SOCKET, KIND_TASK_EXEC,
-    KIND_TASK_EXIT, KIND_UNATTRIBUTED, ProcessExit, ProcessFork, SignalRecord, UnattributedRecord,
+    KIND_TASK_EXIT, KIND_UNATTRIBUTED, ProcessExit, ProcessFork, SignalRecord, TaskExit, UnattributedRecord,
 };
 use thiserror::Error;
 use zerocopy::error::CastError;
@@ -133,7 +133,7 @@ pub enum DecodeError {
 pub fn decode(bytes: &[u8]) -> Result<RingRecord<'_>, DecodeError> {
     let (header, _) = prefix::<Header>(bytes)?;
     match header.kind {
-        KIND_TASK_EXIT => Ok(RingRecord::Task(TaskRecord::Exit(header))),
+        KIND_TASK_EXIT => prefix::<TaskExit>(bytes).map(|(exit, _)| RingRecord::Task(TaskRecord::Exit(exit))),
         KIND_TASK_EXEC => Ok(RingRecord::Task(TaskRecord::Exec(header))),
         KIND_CGROUP_CREATED => cgroup(bytes).map(ControlRecord::CgroupCreated).map(RingRecord::Control),
         KIND_CGROUP_REMOVED => cgroup(bytes).map(ControlRecord::CgroupRemoved).map(RingRecord::Control),
@@ -271,18 +271,20 @@ mod tests {
     fn headers_are_checked() {
         let mut header = Header::new_zeroed();
         (header.kind, header.pid) = (KIND_TASK_EXIT, 7);
-        let bytes = Aligned::new(&[header.as_bytes()]);
+        let exit = TaskExit { header, forked: 9, parent: 6, reserved: 0 };
+        let bytes = Aligned::new(&[exit.as_bytes()]);
         assert!(matches!(
             decode(bytes.bytes()),
-            Ok(RingRecord::Task(TaskRecord::Exit(Header { pid: 7, .. })))
+            Ok(RingRecord::Task(TaskRecord::Exit(TaskExit { header: Header { pid: 7, .. }, parent: 6, .. })))
         ));
         assert_eq!(decode(&bytes.bytes()[..47]).unwrap_err(), DecodeError::Short { have: 47, need: 48 });
+        assert_eq!(decode(&bytes.bytes()[..56]).unwrap_err(), DecodeError::Short { have: 56, need: 64 });
         header.kind = KIND_TASK_EXEC;
         let bytes = Aligned::new(&[header.as_bytes()]);
         assert!(matches!(decode(bytes.bytes()), Ok(RingRecord::Task(TaskRecord::Exec(_)))));
         header.kind = KIND_CALL;
         let bytes = Aligned::new(&[header.as_bytes()]);
-        assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::Short { have: 48, need: 112 });
+        assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::Short { have: 48, need: 120 });
         header.kind = 99;
         let bytes = Aligned::new(&[header.as_bytes()]);
         assert_eq!(decode(bytes.bytes()).unwrap_err(), DecodeError::Kind(99));

@@ -2,7 +2,7 @@
 
 use probe_common::{
     Call, ConnectionClose, ConnectionOpen, ExecFailure, ExecRecord, ExecStringChunk, Header, HelloChunk,
-    ProcessExit, ProcessFork, SignalRecord, SocketRecord, UnattributedRecord,
+    ProcessExit, ProcessFork, SignalRecord, SocketRecord, TaskExit, UnattributedRecord,
 };
 
 use super::{FunctionRecord, Stack};
@@ -34,7 +34,7 @@ pub enum ControlRecord<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum TaskRecord<'a> {
     /// The process has ended.
-    Exit(&'a Header),
+    Exit(&'a TaskExit),
     /// The process executes another program. It need not be in scope.
     Exec(&'a Header),
 }

@@ -1,11 +1,13 @@
 //! What a trace lost, and its summary.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use probe_common::{Loss, LossCount};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::MissedTotal;
+use super::{MissedTotal, RequestCounts};
 
 /// How something was lost, as records name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +29,8 @@ pub enum Reason {
     ArgumentFault,
     /// The table of counted functions was full: a call was not counted.
     CountsFull,
+    /// A process, or a thread, ended inside of a call that sends: what it had sent by then is not known.
+    Unfinished,
 }
 
 impl Reason {
@@ -47,6 +51,7 @@ impl From<Loss> for Reason {
             Loss::ScopeFull => Self::ScopeFull,
             Loss::ArgumentFault => Self::ArgumentFault,
             Loss::CountsFull => Self::CountsFull,
+            Loss::Unfinished => Self::Unfinished,
         }
     }
 }
@@ -62,6 +67,7 @@ impl From<Reason> for Loss {
             Reason::ScopeFull => Self::ScopeFull,
             Reason::ArgumentFault => Self::ArgumentFault,
             Reason::CountsFull => Self::CountsFull,
+            Reason::Unfinished => Self::Unfinished,
         }
     }
 }
@@ -120,6 +126,29 @@ pub struct Summary {
     pub attached_late: u64,
     /// The processes that used these.
     pub missed: MissedTotal,
+    /// Connections without TLS.
+    pub cleartext: Cleartext,
+    /// What was made of the calls. None if they are reported as calls.
+    pub requests: Option<RequestCounts>,
+}
+
+/// Connections on which processes in scope sent bytes that are not TLS. These are not shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cleartext {
+    /// How many there were.
+    pub connections: u64,
+    /// The ports of their servers in ascending order, those of most connections if there are many.
+    pub ports: Vec<u16>,
+}
+
+impl fmt::Display for Cleartext {
+    /// Such as `4 connections without TLS (ports 80, 8080): not shown`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = if self.connections == 1 { "connection" } else { "connections" };
+        let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
+        let name = if ports.len() == 1 { "port" } else { "ports" };
+        write!(f, "{} {connections} without TLS ({name} {}): not shown", self.connections, ports.join(", "))
+    }
 }
 
 impl Summary {

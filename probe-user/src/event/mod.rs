@@ -6,10 +6,13 @@
 mod container;
 mod context;
 mod exec;
+mod field;
 mod harmed;
 mod loss;
 mod missed;
 mod owned;
+mod redaction;
+mod request;
 mod socket;
 mod ssl;
 mod tls;
@@ -21,6 +24,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +33,16 @@ pub use context::{Connection, Context, Executable, Origin, Process, ProcessConte
 pub use exec::{
     Ancestor, ArgList, Exec, ExecFailed, ExecId, ExecLineage, Exit, ExitStatus, Fork, ProcessUsers,
 };
+pub use field::{Field, FieldKind, FieldValue, HeaderField, Outcome, Overview};
 pub use harmed::{HarmCause, Harmed};
-pub use loss::{Lost, Reason, StopReason, Summary};
+pub use loss::{Cleartext, Lost, Reason, StopReason, Summary};
 pub use missed::{Missed, MissedTotal, ProcessCount};
+pub(crate) use redaction::percent_decoded;
+pub use redaction::{Redaction, Secrets};
+pub use request::{
+    Durations, MessageBody, Partial, Request, RequestCounts, RequestGroup, RequestKey, RequestSide,
+    RequestStats, StreamMessage, UnpairedReason,
+};
 pub use socket::{Endpoint, IpVersion, Role, Socket, SocketEvidence, Transport};
 pub use ssl::{CallPosition, CloseReason, Direction, Ssl, SslClose, SslOpen, Traffic};
 pub use tls::{Tls, TlsVersion};
@@ -117,6 +128,12 @@ pub enum Body<'a> {
     Missed(Missed),
     /// A process speaks TLS or QUIC that is not seen.
     UnknownTls(UnknownTls),
+    /// A request and its response.
+    Request(Box<Request>),
+    /// A message that is a part of an exchange.
+    Message(Box<StreamMessage>),
+    /// Figures over exchanges.
+    RequestStats(RequestStats),
     /// Something was lost.
     Lost(Lost),
 }
@@ -137,6 +154,9 @@ impl Body<'_> {
             Self::Harmed(_) => RecordKind::Harmed,
             Self::Missed(_) => RecordKind::Missed,
             Self::UnknownTls(_) => RecordKind::UnknownTls,
+            Self::Request(_) => RecordKind::Request,
+            Self::Message(_) => RecordKind::Message,
+            Self::RequestStats(_) => RecordKind::RequestStats,
             Self::Lost(_) => RecordKind::Lost,
         }
     }
@@ -159,6 +179,9 @@ pub enum RecordKind {
     Harmed,
     Missed,
     UnknownTls,
+    Request,
+    Message,
+    RequestStats,
     Lost,
     Summary,
 }
@@ -178,6 +201,9 @@ impl RecordKind {
         Self::Harmed,
         Self::Missed,
         Self::UnknownTls,
+        Self::Request,
+        Self::Message,
+        Self::RequestStats,
         Self::Lost,
         Self::Summary,
     ];
@@ -192,6 +218,16 @@ pub trait Output: fmt::Debug + Send {
     fn flush(&mut self) -> io::Result<()>;
 
     /// Writes the summary and whatever else ends the format, and passes everything on. It is called once,
-    /// last, and for whatever reason the trace ends.
-    fn finish(&mut self, summary: &Summary) -> io::Result<()>;
+    /// last, and for whatever reason the trace ends. An output that counts adds to the summary.
+    fn finish(&mut self, summary: &mut Summary) -> io::Result<()>;
+
+    /// Says that no record came for a while, and what time it is.
+    fn pause(&mut self, _now: Timestamp) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether it has written as many records as it was to write.
+    fn is_complete(&self) -> bool {
+        false
+    }
 }

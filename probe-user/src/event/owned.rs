@@ -49,6 +49,9 @@ impl Body<'_> {
             Self::Harmed(harmed) => Body::Harmed(harmed),
             Self::Missed(missed) => Body::Missed(missed),
             Self::UnknownTls(unknown) => Body::UnknownTls(unknown),
+            Self::Request(request) => Body::Request(request),
+            Self::Message(message) => Body::Message(message),
+            Self::RequestStats(stats) => Body::RequestStats(stats),
             Self::Lost(lost) => Body::Lost(lost),
         }
     }
@@ -78,6 +81,7 @@ impl Ssl<'_> {
             direction: self.direction,
             position: self.position,
             length: self.length,
+            duration: self.duration,
             captured: self.captured,
             offset: self.offset,
             data: self.data.into_owned(),

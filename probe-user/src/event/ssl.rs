@@ -1,6 +1,7 @@
 //! The records of `ctrace ssl`: calls that move plaintext, and connections that open and close.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ pub struct Ssl<'a> {
     pub position: Option<CallPosition>,
     /// The number of bytes that the call transferred.
     pub length: u64,
+    /// The time from its entry to its return. None if a recording does not have it.
+    pub duration: Option<Duration>,
     /// The number of bytes of the call that were captured, over all of its records. A limit cut the rest.
     pub captured: u32,
     /// The offset of `data` in the call.
@@ -45,6 +48,17 @@ pub enum Direction {
     Transmit,
     /// From the peer.
     Receive,
+}
+
+impl Direction {
+    /// The opposite direction.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Transmit => Self::Receive,
+            Self::Receive => Self::Transmit,
+        }
+    }
 }
 
 /// A connection was opened. Its thread is the one that opened it.

@@ -36,6 +36,8 @@ pub enum UnknownTlsProtocol {
 pub enum UnknownTlsReason {
     /// The process does it by code that ctrace does not know.
     UnknownCode,
+    /// The process does it by code that cannot be traced, which was reported for its file.
+    CannotBeTraced,
     /// The process ended before its files were inspected.
     EndedUninspected,
 }
@@ -45,10 +47,10 @@ impl fmt::Display for UnknownTls {
     /// escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.role, self.reason) {
-            (Role::Client, UnknownTlsReason::UnknownCode) => "speaks ",
             (Role::Client, UnknownTlsReason::EndedUninspected) => "spoke ",
-            (Role::Server, UnknownTlsReason::UnknownCode) => "serves ",
+            (Role::Client, _) => "speaks ",
             (Role::Server, UnknownTlsReason::EndedUninspected) => "served ",
+            (Role::Server, _) => "serves ",
         })?;
         f.write_str(match self.protocol {
             UnknownTlsProtocol::Tls => "TLS",
@@ -59,6 +61,7 @@ impl fmt::Display for UnknownTls {
         }
         f.write_str(match self.reason {
             UnknownTlsReason::UnknownCode => " by code that ctrace does not know",
+            UnknownTlsReason::CannotBeTraced => " by code that ctrace cannot trace",
             UnknownTlsReason::EndedUninspected => " and ended before ctrace had inspected its files",
         })
     }

@@ -52,6 +52,8 @@ pub struct TextStyle {
     pub payload: Payload,
     /// How programs are indented.
     pub tree: Tree,
+    /// The columns that a line of a request may take, at the cost of its target. None: all that it needs.
+    pub columns: Option<usize>,
 }
 
 /// The options of all formats. Each format uses those that concern it.
@@ -104,7 +106,7 @@ pub struct OutputSpec {
 pub const FORMATS: &[Format] = &[
     Format {
         name: "text",
-        help: "a line per program, a header line per call and its payload, for a person",
+        help: "a line per program or request, a header line per call and its payload, for a person",
         kind: FormatKind::Text,
         takes: RecordKind::ALL,
         open: |output, options| Box::new(text::Text::new(output, options)),

@@ -82,7 +82,7 @@ impl Output for Tee {
         self.each(|output| output.output.flush())
     }
 
-    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+    fn finish(&mut self, summary: &mut Summary) -> io::Result<()> {
         self.each(|output| output.output.finish(summary))
     }
 }
@@ -97,7 +97,7 @@ mod tests {
     use probe_common::{Loss, LossCount};
 
     use super::*;
-    use crate::event::{Body, Context, Lost, MissedTotal, StopReason};
+    use crate::event::{Body, Cleartext, Context, Lost, MissedTotal, StopReason};
 
     /// Records its calls, and fails after a number of them.
     #[derive(Debug)]
@@ -126,7 +126,7 @@ mod tests {
             self.call("flush")
         }
 
-        fn finish(&mut self, _: &Summary) -> io::Result<()> {
+        fn finish(&mut self, _: &mut Summary) -> io::Result<()> {
             self.call("finish")
         }
     }
@@ -166,6 +166,8 @@ mod tests {
             undecodable: 0,
             attached_late: 0,
             missed: MissedTotal::default(),
+            cleartext: Cleartext::default(),
+            requests: None,
         }
     }
 
@@ -178,7 +180,7 @@ mod tests {
         let (mut tee, [first, second]) = tee([(None, RecordKind::ALL), (None, &[RecordKind::Ssl])]);
         tee.write(&lost()).unwrap();
         tee.flush().unwrap();
-        tee.finish(&summary()).unwrap();
+        tee.finish(&mut summary()).unwrap();
         check(&first, &["write", "flush", "finish"]);
         check(&second, &["flush", "finish"]);
     }
@@ -190,7 +192,7 @@ mod tests {
         tee.write(&lost()).unwrap();
         tee.write(&lost()).unwrap();
         assert_eq!(tee.write(&lost()).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        assert_eq!(tee.finish(&summary()).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(tee.finish(&mut summary()).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         check(&first, &["write"]);
         check(&second, &["write"; 3]);
     }
@@ -204,7 +206,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         let error = error.downcast::<WriteError>().unwrap();
         assert_eq!((error.to.as_str(), error.source.kind()), ("output 0", io::ErrorKind::StorageFull));
-        tee.finish(&summary()).unwrap();
+        tee.finish(&mut summary()).unwrap();
         check(&first, &["write"; 2]);
         check(&second, &["write", "write", "finish"]);
     }

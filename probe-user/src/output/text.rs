@@ -16,13 +16,16 @@ use super::{Options, Payload, RecordWriter, TextStyle, Tree, signal_names};
 use crate::event::Output;
 use crate::event::{
     Body, Containment, Context, Direction, Endpoint, HarmCause, Harmed, Lost, Missed, MissedTotal, Record,
-    Socket, SocketEvidence, Ssl, StopReason, Summary, TlsInfo, UnknownTls, UprobeCall, UprobeTotal,
+    RequestCounts, Socket, SocketEvidence, Ssl, StopReason, Summary, TlsInfo, UnknownTls, UprobeCall,
+    UprobeTotal,
 };
 use crate::terminal::Colour;
 use crate::terminal::{escape, hexdump};
 
+mod body;
 mod connection;
 mod exec;
+mod request;
 mod tls;
 mod uprobe;
 
@@ -33,7 +36,12 @@ pub(super) struct Text {
     payload: Payload,
     tree: Tree,
     zone: TimeZone,
+    colour: Colour,
     styles: Styles,
+    /// The columns that a request's line may take, at the cost of its target. None: all that it needs.
+    columns: Option<usize>,
+    /// The time of the current record.
+    time: Timestamp,
     /// The current record. Kept for its capacity.
     line: String,
 }
@@ -46,6 +54,9 @@ struct Styles {
     transmit: Style,
     receive: Style,
     warning: Style,
+    success: Style,
+    redirect: Style,
+    failure: Style,
 }
 
 impl Styles {
@@ -58,6 +69,9 @@ impl Styles {
                 transmit: AnsiColor::Green.on_default().bold(),
                 receive: AnsiColor::Cyan.on_default().bold(),
                 warning: AnsiColor::Yellow.on_default(),
+                success: AnsiColor::Green.on_default(),
+                redirect: AnsiColor::Cyan.on_default(),
+                failure: AnsiColor::Red.on_default().bold(),
             },
         }
     }
@@ -65,8 +79,9 @@ impl Styles {
 
 impl Text {
     pub(super) fn new(output: RecordWriter, Options { look, zone }: Options) -> Self {
-        let TextStyle { colour, payload, tree } = look;
-        Self { output, payload, tree, zone, styles: Styles::new(colour), line: String::new() }
+        let TextStyle { colour, payload, tree, columns } = look;
+        let (styles, line) = (Styles::new(colour), String::new());
+        Self { output, payload, tree, zone, colour, styles, columns, time: Timestamp::default(), line }
     }
 
     /// `15:04:05.123456 web tls-server[1234] `, without the process if the record is about a whole container.
@@ -103,6 +118,9 @@ impl Text {
             Body::Harmed(harmed) => self.harmed(harmed),
             Body::Missed(missed) => self.missed(missed),
             Body::UnknownTls(unknown) => self.unknown_tls(unknown),
+            Body::Request(request) => self.request(context, request),
+            Body::Message(message) => self.stream_message(context, message),
+            Body::RequestStats(stats) => self.request_stats(stats),
             Body::Lost(lost) => self.lost(lost),
             Body::Exec(exec) => self.exec(context, exec),
             Body::ExecFailed(failed) => self.failed(failed),
@@ -239,6 +257,7 @@ impl Text {
 impl Output for Text {
     fn write(&mut self, Record { context, body }: &Record<'_>) -> io::Result<()> {
         self.line.clear();
+        self.time = context.time;
         // Writing to a String cannot fail.
         let _ = self.context(context, exec::depth(body)).and_then(|()| self.body(context, body));
         self.output.buffer().extend_from_slice(self.line.as_bytes());
@@ -250,7 +269,7 @@ impl Output for Text {
     }
 
     /// Text has no end of its own.
-    fn finish(&mut self, _: &Summary) -> io::Result<()> {
+    fn finish(&mut self, _: &mut Summary) -> io::Result<()> {
         self.flush()
     }
 }
@@ -268,14 +287,18 @@ pub fn summary_line(summary: &Summary) -> String {
         StopReason::RecordingEnded => "the recording ended without a summary",
         StopReason::OutputFailed => "an output could not be written",
     };
-    let mut line = match executions {
-        Some(executions) => format!("summary: {}", plural(executions, "program")),
-        None => format!("summary: {}, {}", plural(calls, "call"), plural(bytes, "byte")),
+    let mut line = match (executions, &summary.requests) {
+        (Some(executions), _) => format!("summary: {}", plural(executions, "program")),
+        (None, Some(requests)) => format!("summary: {}", requests_counted(requests)),
+        (None, None) => format!("summary: {}, {}", plural(calls, "call"), plural(bytes, "byte")),
     };
     // Writing to a String cannot fail.
     let _ = write!(line, " in {seconds:.1} s ({end})");
     if truncated > 0 {
         let _ = write!(line, "; {truncated} truncated");
+    }
+    if summary.requests.is_some() && summary.cleartext.connections > 0 {
+        let _ = write!(line, "; {}", summary.cleartext);
     }
     if summary.is_whole() {
         line.push_str("; nothing lost");
@@ -290,6 +313,30 @@ pub fn summary_line(summary: &Summary) -> String {
         let _ = write!(line, "; {} not decodable", plural(summary.undecodable, "record"));
     }
     line
+}
+
+/// `12 requests (2 incomplete) of 31 calls`, and what was not decoded.
+fn requests_counted(counts: &RequestCounts) -> String {
+    let &RequestCounts { exchanges, incomplete, unknown_connections, undecoded_bytes, missing_bytes, .. } =
+        counts;
+    let mut text = plural(exchanges, "request");
+    // Writing to a String cannot fail.
+    if incomplete > 0 {
+        let _ = write!(text, " ({incomplete} incomplete)");
+    }
+    if unknown_connections > 0 || undecoded_bytes > 0 {
+        let _ = write!(text, ", {} not decoded", plural(undecoded_bytes, "byte"));
+    }
+    if unknown_connections > 0 {
+        let _ = write!(text, " ({} in an unknown protocol)", plural(unknown_connections, "connection"));
+    }
+    if missing_bytes > 0 {
+        let _ = write!(text, ", {} missing", plural(missing_bytes, "byte"));
+    }
+    if counts.evicted_connections > 0 {
+        let _ = write!(text, ", {} forgotten to make room", plural(counts.evicted_connections, "connection"));
+    }
+    text
 }
 
 /// What was attached to late: `missed first calls of 2 processes: 1 program or library in use before ctrace
@@ -346,6 +393,7 @@ fn what(loss: Loss, LossCount { events, bytes }: LossCount) -> String {
             format!("{arguments}: not readable in the process (not in memory, or no address)")
         }
         Loss::CountsFull => format!("{calls}: too many functions and containers to count (name fewer)"),
+        Loss::Unfinished => format!("{calls}: the process or thread ended before the call returned"),
         Loss::ScopeFull => {
             let threads = plural(events, "new thread");
             format!("{threads}: too many in the selected processes to follow (trace fewer processes)")

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT, Header};
@@ -112,6 +113,7 @@ impl Emitter {
             direction: if has(FLAG_TRANSMIT) { Direction::Transmit } else { Direction::Receive },
             position,
             length: call.length,
+            duration: Some(Duration::from_nanos(call.header.time.saturating_sub(call.entered))),
             captured: call.captured,
             offset,
             data: Plaintext::of(data),

@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use crate::event::UnpairedReason;
 use crate::protocol::{ExchangeKey, Message, MessageKind};
 
 /// How much may be pending.
@@ -52,48 +52,13 @@ pub enum Exchange {
     Event(Box<Message>),
 }
 
-/// Why a message is alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnpairedReason {
-    /// The connection was closed.
-    Closed,
-    /// The trace has ended.
-    TraceEnded,
-    /// A later message had the same key.
-    Superseded,
-    /// The message was evicted to make room.
-    Evicted,
-    /// The message is a response, and its request was not seen.
-    NoRequest,
-    /// Bytes are missing, so that the counterpart cannot be determined.
-    Unknown,
-}
-
-impl Exchange {
-    /// The time from the first byte of the request to the last byte of the response, measured at the return
-    /// of the calls that transferred them.
-    pub fn duration(&self) -> Option<Duration> {
-        self.since_request(|response| response.last)
-    }
-
-    /// The time from the first byte of the request to the first byte of the response.
-    pub fn first_byte(&self) -> Option<Duration> {
-        self.since_request(|response| response.first)
-    }
-
-    /// Records may be out of order, and thus the times of calls. The result is 0 then.
-    fn since_request(&self, time: fn(&Message) -> Timestamp) -> Option<Duration> {
-        let Self::Complete { request, response } = self else { return None };
-        Some(Duration::try_from(time(response).duration_since(request.first)).unwrap_or_default())
-    }
-}
-
 /// A message that waits for its counterpart.
 #[derive(Debug)]
 struct PendingMessage {
     connection: u64,
     key: ExchangeKey,
     message: Box<Message>,
+    size: usize,
 }
 
 /// The incomplete exchanges of all connections.
@@ -103,7 +68,7 @@ pub struct Exchanges {
     /// The pending messages by age.
     pending: BTreeMap<u64, PendingMessage>,
     /// The ages by connection and key.
-    ages: HashMap<u64, HashMap<ExchangeKey, u64>>,
+    ages: HashMap<u64, BTreeMap<ExchangeKey, u64>>,
     /// The number of messages that have ever been pending.
     began: u64,
     bytes: usize,
@@ -129,6 +94,12 @@ impl Exchanges {
     /// Whether no message is pending.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// The messages of a connection that are pending.
+    pub fn pending(&self, connection: u64) -> impl Iterator<Item = &Message> + '_ {
+        let ages = self.ages.get(&connection).into_iter().flat_map(BTreeMap::values);
+        ages.filter_map(|age| Some(self.pending.get(age)?.message.as_ref()))
     }
 
     /// Adds a message of a connection.
@@ -166,20 +137,24 @@ impl Exchanges {
         E: FnMut(u64, Exchange) -> io::Result<()>,
     {
         let mut ages: Vec<u64> =
-            self.ages.get(&connection).into_iter().flat_map(HashMap::values).copied().collect();
+            self.ages.get(&connection).into_iter().flat_map(BTreeMap::values).copied().collect();
         ages.sort_unstable();
         ages.into_iter().try_for_each(|age| self.unpaired(age, reason, emit))
     }
 
-    /// Emits responses from before a time, because their requests will not come any more. To be called
-    /// regularly, with a time that is further in the past than records can be late.
-    pub fn settle<E>(&mut self, before: Timestamp, emit: &mut E) -> io::Result<()>
+    /// Emits responses of a connection from before a time, because their requests will not come any more. To
+    /// be called regularly for connections whose requests may have been missed, with a time that is further
+    /// in the past than records can be late.
+    pub fn settle<E>(&mut self, connection: u64, before: Timestamp, emit: &mut E) -> io::Result<()>
     where
         E: FnMut(u64, Exchange) -> io::Result<()>,
     {
         let is_late = |message: &Message| message.kind == MessageKind::Response && message.last < before;
-        let late = self.pending.iter().filter(|(_, pending)| is_late(&pending.message));
-        let late: Vec<u64> = late.map(|(age, _)| *age).collect();
+        let ages = self.ages.get(&connection).into_iter().flat_map(BTreeMap::values).copied();
+        let mut late: Vec<u64> = ages
+            .filter(|age| self.pending.get(age).is_some_and(|pending| is_late(&pending.message)))
+            .collect();
+        late.sort_unstable();
         late.into_iter().try_for_each(|age| self.unpaired(age, UnpairedReason::NoRequest, emit))
     }
 
@@ -189,21 +164,22 @@ impl Exchanges {
         E: FnMut(u64, Exchange) -> io::Result<()>,
     {
         while let Some((&age, _)) = self.pending.first_key_value() {
-            self.unpaired(age, UnpairedReason::TraceEnded, emit)?;
+            self.unpaired(age, UnpairedReason::Open, emit)?;
         }
         Ok(())
     }
 
     fn wait(&mut self, connection: u64, key: ExchangeKey, message: Box<Message>) {
         self.began += 1;
-        self.bytes = self.bytes.saturating_add(message.size());
+        let size = message.size();
+        self.bytes = self.bytes.saturating_add(size);
         self.ages.entry(connection).or_default().insert(key.clone(), self.began);
-        self.pending.insert(self.began, PendingMessage { connection, key, message });
+        self.pending.insert(self.began, PendingMessage { connection, key, message, size });
     }
 
     fn remove(&mut self, age: u64) -> Option<PendingMessage> {
         let pending = self.pending.remove(&age)?;
-        self.bytes = self.bytes.saturating_sub(pending.message.size());
+        self.bytes = self.bytes.saturating_sub(pending.size);
         if let Some(ages) = self.ages.get_mut(&pending.connection) {
             ages.remove(&pending.key);
             if ages.is_empty() {
@@ -220,7 +196,7 @@ impl Exchanges {
         E: FnMut(u64, Exchange) -> io::Result<()>,
     {
         let Some(PendingMessage { connection, message, .. }) = self.remove(age) else { return Ok(()) };
-        let is_end = matches!(reason, UnpairedReason::Closed | UnpairedReason::TraceEnded);
+        let is_end = matches!(reason, UnpairedReason::Closed | UnpairedReason::Open);
         let reason = match message.kind {
             MessageKind::Response if is_end => UnpairedReason::NoRequest,
             _ => reason,

@@ -15,14 +15,15 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use probe_common::{
-    Call, Header, Lineage, Loss, LossCount, UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UnattributedRecord,
+    Call, Header, Lineage, Loss, LossCount, TaskExit, UNATTRIBUTED_CLEARTEXT, UNATTRIBUTED_QUIC,
+    UNATTRIBUTED_SENT, UNATTRIBUTED_TLS, UnattributedRecord,
 };
 
 use crate::decode::{DataRecord, FunctionRecord, TaskRecord};
 use crate::event::Output;
 use crate::event::{
-    Body, CloseReason, Context, Direction, Harmed, Library, Lost, Missed, Plaintext, ProcessContext, Record,
-    StopReason, Summary, UnknownTls, UnknownTlsProtocol,
+    Body, Cleartext, CloseReason, Context, Direction, Harmed, Library, Lost, Missed, Plaintext,
+    ProcessContext, Record, StopReason, Summary, UnknownTls, UnknownTlsProtocol,
 };
 use crate::plan::ProcessCode;
 use crate::plan::capture::Capture;
@@ -34,9 +35,11 @@ mod missed;
 mod pending;
 mod process_info;
 mod reassembly;
+pub mod requests;
 pub mod stream;
 
 pub use crate::clock::Clock;
+use connection::cleartext::CleartextSockets;
 use connection::lifecycle::ConnectionLifecycles;
 use connection::unattributed::{Unattributed, UnattributedSockets};
 use emitter::Emitter;
@@ -111,6 +114,7 @@ pub struct Pipeline {
     report: Emitter,
     lifetimes: ConnectionLifecycles,
     unattributed: UnattributedSockets,
+    cleartext: CleartextSockets,
     started: Timestamp,
     count: Option<u64>,
     undecodable: u64,
@@ -132,6 +136,7 @@ impl Pipeline {
             report: Emitter::new(sites, clock, sink),
             lifetimes: ConnectionLifecycles::new(),
             unattributed: UnattributedSockets::new(),
+            cleartext: CleartextSockets::new(),
             started,
             count,
             undecodable: 0,
@@ -193,6 +198,7 @@ impl Pipeline {
             DataRecord::Forked(head) => self.execution(|execs, report| execs.forked(head, info, report)),
             DataRecord::Socket(socket) => {
                 self.unattributed.used(socket.socket);
+                self.cleartext.has_tls(socket.socket);
                 match self.report.connections.socket(socket, info) {
                     Some(whole) => self.joined(socket.connection, whole),
                     None => Ok(()),
@@ -217,7 +223,7 @@ impl Pipeline {
     /// Handles the record of a process that has ended or executes another program.
     pub fn task(&mut self, record: TaskRecord<'_>, info: &mut dyn ProcessInfo) -> io::Result<()> {
         match record {
-            TaskRecord::Exit(header) => {
+            TaskRecord::Exit(TaskExit { header, .. }) => {
                 self.execs.end(header.pid);
                 self.unattributed.ended(header.pid);
                 self.end_process(header, CloseReason::Exit, info)
@@ -360,6 +366,12 @@ impl Pipeline {
     }
 
     fn unattributed(&mut self, record: &UnattributedRecord, info: &mut dyn ProcessInfo) {
+        if record.flags & UNATTRIBUTED_CLEARTEXT != 0 {
+            return self.cleartext.add(record);
+        }
+        if record.flags & UNATTRIBUTED_TLS != 0 {
+            return self.cleartext.has_tls(record.socket);
+        }
         if record.flags & UNATTRIBUTED_QUIC == 0 {
             return self.unattributed.has_data(record.socket);
         }
@@ -378,6 +390,12 @@ impl Pipeline {
     /// `now` is a time of the kernel's boot clock in nanoseconds.
     pub fn take_unattributed(&mut self, now: u64) -> Vec<u32> {
         self.unattributed.take_due(now)
+    }
+
+    /// The connections without TLS so far, once, as soon as it is certain that there are some. `now` is a
+    /// time of the kernel's boot clock in nanoseconds.
+    pub fn take_cleartext(&mut self, now: u64) -> Option<Cleartext> {
+        self.cleartext.take_new(now)
     }
 
     /// Records that an object of a process was attached to late, which explains calls that were not seen.
@@ -416,9 +434,14 @@ impl Pipeline {
         self.report.sink.write(&Record { context, body: Body::Missed(missed) })
     }
 
-    /// Whether `count` calls were reported with all of their segments.
+    /// Whether `count` calls were reported with all of their segments, or the sink needs no more.
     pub fn is_complete(&self) -> bool {
-        self.is_full() && self.join.is_empty()
+        self.is_full() && self.join.is_empty() || self.report.sink.is_complete()
+    }
+
+    /// Tells the sink that no record came for a while, and what time it is.
+    pub fn pause(&mut self, now: Timestamp) -> io::Result<()> {
+        self.report.sink.pause(now)
     }
 
     /// Whether no more calls are to be begun.
@@ -450,9 +473,11 @@ impl Pipeline {
             undecodable: self.undecodable,
             attached_late: self.attached_late.saturating_add(self.missed.late()),
             missed: self.missed.total(),
+            cleartext: self.cleartext.total(),
+            requests: None,
         };
         // Even if the rest could not be written, an output that was begun is finished.
-        let finished = sink.finish(&summary);
+        let finished = sink.finish(&mut summary);
         if end == StopReason::OutputClosed {
             return Ok(summary);
         }

@@ -30,7 +30,8 @@ pub struct Piece<'a> {
     pub stream_offset: u64,
     /// The number of the call on the connection.
     pub call: u64,
-    /// When the call returned.
+    /// When its bytes were transferred: at the entry of a call that sends, because the peer may answer before
+    /// that returns, and at the return of one that receives.
     pub time: Timestamp,
     /// The number of bytes that the call transferred.
     pub length: u64,
@@ -52,7 +53,13 @@ impl<'a> Piece<'a> {
             direction: ssl.direction,
             stream_offset: position.stream_offset,
             call: position.call,
-            time: context.time,
+            time: match ssl.direction {
+                Direction::Transmit => ssl
+                    .duration
+                    .and_then(|duration| context.time.checked_sub(duration).ok())
+                    .unwrap_or(context.time),
+                Direction::Receive => context.time,
+            },
             length: ssl.length,
             captured: ssl.captured.into(),
             offset: ssl.offset.into(),

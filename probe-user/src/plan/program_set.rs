@@ -41,6 +41,9 @@ pub enum ConnectionRecords {
     /// Only calls are recorded.
     #[default]
     Off,
+    /// The ends of connections that were seen are recorded as well as calls. This needs no probes in
+    /// functions that do handshakes.
+    Ends,
     /// Connections are recorded as well as calls.
     On,
     /// Connections are recorded, and calls are only counted.
@@ -51,6 +54,11 @@ impl ConnectionRecords {
     /// Whether connections are recorded.
     pub fn enabled(self) -> bool {
         self != Self::Off
+    }
+
+    /// Whether connections are recorded whose handshake fails.
+    pub fn has_handshakes(self) -> bool {
+        matches!(self, Self::On | Self::Only)
     }
 }
 
@@ -141,9 +149,12 @@ mod tests {
 
     #[test]
     fn connection_records_need_the_closing_of_sockets() {
-        for (connections, closes) in
-            [(ConnectionRecords::Off, false), (ConnectionRecords::On, true), (ConnectionRecords::Only, true)]
-        {
+        for (connections, closes) in [
+            (ConnectionRecords::Off, false),
+            (ConnectionRecords::Ends, true),
+            (ConnectionRecords::On, true),
+            (ConnectionRecords::Only, true),
+        ] {
             let set = ProgramSet::tls(connections);
             assert_eq!((set.has(ProgramFamily::SocketCloses), set.connections()), (closes, connections));
             assert!(set.probes_files());

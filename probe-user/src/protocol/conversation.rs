@@ -7,7 +7,7 @@
 use std::fmt;
 
 use super::{
-    CallMark, Chunk, Decoder, Detect, Gap, GapCause, Hints, Input, Messages, Prefix, Protocol, Step,
+    CallMark, Chunk, Decoder, Desync, Detect, Gap, GapCause, Hints, Input, Messages, Prefix, Protocol, Step,
 };
 use crate::event::{Direction, Plaintext};
 
@@ -16,8 +16,9 @@ use crate::event::{Direction, Plaintext};
 const MAX_WAITING: usize = 256 * 1024;
 /// The most bytes of both directions that are used to detect a protocol.
 const MAX_PREFIX: usize = 64 * 1024;
-/// How often detection is attempted on a connection that was joined in the middle.
-const MAX_ATTEMPTS: u32 = 16;
+/// How often detection is attempted on a connection that was joined in the middle. A large body may be
+/// transferred first, in calls of 16 KiB and less.
+const MAX_ATTEMPTS: u32 = 4096;
 /// How often a decoder may fail without a message in between, before its protocol counts as a wrong guess.
 const MAX_DESYNCS: u32 = 8;
 /// How often a conversation may switch to another protocol.
@@ -141,6 +142,15 @@ impl Conversation {
         self.transmit.data.len().saturating_add(self.receive.data.len())
     }
 
+    /// The approximate memory that waiting bytes and incomplete messages take.
+    pub fn held_bytes(&self) -> usize {
+        let decoder = match &self.state {
+            ConversationState::Decoding(_, decoder) => decoder.held_bytes(),
+            ConversationState::Detecting | ConversationState::Unknown => 0,
+        };
+        self.waiting_bytes().saturating_add(decoder)
+    }
+
     /// The bytes that did not become part of a message, because their protocol is unknown or a decoder
     /// skipped them.
     pub fn undecoded_bytes(&self) -> u64 {
@@ -154,7 +164,10 @@ impl Conversation {
             self.undecoded = self.undecoded.saturating_add(chunk.data.len() as u64);
             return;
         }
-        self.side(from).append(chunk);
+        if let ConversationState::Decoding(_, decoder) = &mut self.state {
+            decoder.learn(&self.hints);
+        }
+        self.receive_chunk(from, chunk, out);
         self.advance(from, out);
         out.leave();
     }
@@ -183,6 +196,15 @@ impl Conversation {
         }
     }
 
+    /// Adds copies of the messages that are not complete, and that are no events.
+    pub fn under_way(&self, out: &mut Messages) {
+        let ConversationState::Decoding(_, decoder) = &self.state else { return };
+        if out.enter(self.number, self.upgrades).is_ok() {
+            decoder.under_way(out);
+            out.leave();
+        }
+    }
+
     fn side(&mut self, direction: Direction) -> &mut Unread {
         match direction {
             Direction::Transmit => &mut self.transmit,
@@ -190,13 +212,41 @@ impl Conversation {
         }
     }
 
+    /// Decodes bytes where they are, if none wait before them: most calls transfer whole messages, whose
+    /// bytes need not be copied. What the decoder does not consume waits.
+    fn receive_chunk(&mut self, from: Direction, chunk: &Chunk<'_>, out: &mut Messages) {
+        let is_next = self.side(from).data.is_empty();
+        let ConversationState::Decoding(_, decoder) = &mut self.state else {
+            return self.side(from).append(chunk);
+        };
+        if !is_next {
+            return self.side(from).append(chunk);
+        }
+        let input = Input { data: chunk.data, offset: chunk.offset, marks: &[chunk.mark] };
+        let messages = out.len();
+        let step = decoder.data(from, input, out);
+        if out.len() > messages {
+            self.desyncs = 0;
+        }
+        if let Ok(Step::Taken(bytes)) = step {
+            let data = chunk.data.get(bytes..).unwrap_or_default();
+            if !data.is_empty() {
+                let offset = chunk.offset.saturating_add(bytes as u64);
+                self.side(from).append(&Chunk { offset, data, mark: chunk.mark });
+            }
+            return;
+        }
+        self.side(from).append(chunk);
+        let upgrades = self.upgrades;
+        self.apply(from, step, out);
+        // What waits in the other direction came first.
+        while self.upgrades > upgrades && self.decode(from.other(), out) {}
+    }
+
     /// Decodes as much as possible: first the direction with new bytes, then the other one, whose bytes may
     /// have waited for these.
     fn advance(&mut self, from: Direction, out: &mut Messages) {
-        let other = match from {
-            Direction::Transmit => Direction::Receive,
-            Direction::Receive => Direction::Transmit,
-        };
+        let other = from.other();
         while self.detect() {
             let upgrades = self.upgrades;
             if !self.decode(from, out) {
@@ -205,7 +255,8 @@ impl Conversation {
             // What waits in the other direction came first.
             while self.upgrades > upgrades && self.decode(other, out) {}
         }
-        while self.detect() && self.decode(other, out) && self.decode(from, out) {}
+        // Each may have waited for the other one.
+        while self.detect() && (self.decode(other, out) | self.decode(from, out)) {}
         for direction in [from, other] {
             let length = self.side(direction).data.len();
             if length > MAX_WAITING {
@@ -230,18 +281,26 @@ impl Conversation {
         if out.len() > messages {
             self.desyncs = 0;
         }
+        self.apply(from, step, out)
+    }
+
+    /// Does what a decoder says about the bytes that wait. Returns whether that changed anything.
+    fn apply(&mut self, from: Direction, step: Result<Step, Desync>, out: &mut Messages) -> bool {
+        let side = self.side(from);
         match step {
             Ok(Step::More | Step::Taken(0) | Step::Skipped(0)) => false,
             Ok(Step::Skipped(bytes)) => {
-                self.undecoded = self.undecoded.saturating_add(side.take(bytes));
+                let skipped = side.take(bytes);
+                self.undecoded = self.undecoded.saturating_add(skipped);
                 true
             }
             Ok(Step::Taken(bytes)) => {
                 side.take(bytes);
                 true
             }
-            Ok(Step::Upgrade { taken, to }) => {
+            Ok(Step::Upgrade { taken, to, extensions }) => {
                 side.take(taken);
+                self.hints.extensions = extensions;
                 self.upgrade(to, out);
                 true
             }

@@ -24,7 +24,8 @@ pub struct CallMark {
     pub offset: u64,
     /// The number of the call on the connection.
     pub call: u64,
-    /// When the call returned.
+    /// When the bytes were transferred: at the beginning of a call that sends, at the return of one that
+    /// receives.
     pub time: Timestamp,
     /// Whether that byte is the first of the call. Most programs write whole messages in one call.
     pub starts_call: bool,
@@ -76,9 +77,27 @@ impl<'a> Input<'a> {
         self.marks.iter().take_while(|mark| mark.offset <= offset).last().copied()
     }
 
-    /// When the call that transferred the byte at `index` returned.
+    /// When the byte at `index` was transferred.
     pub fn time(&self, index: usize) -> Option<Timestamp> {
         Some(self.mark(index)?.time)
+    }
+
+    /// The first `length` bytes in the parts that different calls transferred, each with its time.
+    pub fn calls(&self, length: usize) -> impl Iterator<Item = (&'a [u8], Timestamp)> + use<'a> {
+        let (mut rest, mut offset) = (self.data.get(..length).unwrap_or(self.data), self.offset);
+        let mut marks = self.marks.iter().peekable();
+        std::iter::from_fn(move || {
+            let mut current = *marks.peek()?;
+            while let Some(next) = marks.next_if(|mark| mark.offset <= offset) {
+                current = next;
+            }
+            let end = marks.peek().map_or(u64::MAX, |next| next.offset);
+            let length = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let (part, after) = rest.split_at(length.min(rest.len()));
+            rest = after;
+            offset = offset.saturating_add(part.len() as u64);
+            (!part.is_empty()).then_some((part, current.time))
+        })
     }
 
     /// The indexes of the bytes that are the first of their calls.

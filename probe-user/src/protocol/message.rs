@@ -1,60 +1,14 @@
 //! The messages that decoders produce from a connection's bytes.
 //!
-//! Owns the shape of messages, and to which of several conversations on one connection a message belongs. The
-//! meaning of a field is defined once, in the table of its protocol, and everything that writes messages
-//! iterates over that table.
+//! Owns the shape of messages, and to which of several conversations on one connection a message belongs.
 
 use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::event::{Direction, Plaintext};
-
-/// A field that messages of a protocol can have.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Field {
-    /// The path in a JSON record, nested at the dots: `http.request.method`.
-    pub path: &'static str,
-    /// The meaning, for the schema and the documentation.
-    pub help: &'static str,
-    /// The type of its values.
-    pub kind: FieldKind,
-}
-
-/// The type of a field's values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FieldKind {
-    /// [`FieldValue::Text`]
-    Text,
-    /// [`FieldValue::Number`]
-    Number,
-    /// [`FieldValue::List`]
-    List,
-}
-
-/// The value of a field. Its `Debug` prints no text, because that is other people's traffic.
-#[derive(Clone, PartialEq, Eq)]
-pub enum FieldValue {
-    /// Text.
-    Text(String),
-    /// A number.
-    Number(u64),
-    /// Texts in order.
-    List(Vec<String>),
-    /// The message has the field, but its value depends on bytes that were not captured.
-    Unknown,
-}
-
-impl fmt::Debug for FieldValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
-            Self::Number(number) => write!(f, "Number({number})"),
-            Self::List(list) => write!(f, "List({} texts)", list.len()),
-            Self::Unknown => f.write_str("Unknown"),
-        }
-    }
-}
+use super::RpcCall;
+pub use crate::event::Partial;
+use crate::event::{Direction, Field, FieldValue, HeaderField, Plaintext};
 
 /// The role of a message in its exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,26 +17,9 @@ pub enum MessageKind {
     Request,
     /// A response to the request with the same key.
     Response,
-    /// A message without a counterpart.
+    /// A message without a counterpart. If it has an id, it is a part of the exchange with that id: an event
+    /// of a response, or a message of a stream.
     Event,
-}
-
-/// The parts that a message lacks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Partial {
-    /// The number of missing bytes within it, as far as it can be determined.
-    pub missing: u64,
-    /// Whether its beginning was not captured.
-    pub lacks_start: bool,
-    /// Whether its end was not captured.
-    pub lacks_end: bool,
-}
-
-impl Partial {
-    /// Whether nothing is missing.
-    pub fn is_whole(self) -> bool {
-        self == Self::default()
-    }
 }
 
 /// A message of a protocol.
@@ -98,30 +35,98 @@ pub struct Message {
     pub id: Option<u64>,
     /// The values of its fields, each with its entry in the protocol's table.
     pub fields: Vec<(&'static Field, FieldValue)>,
-    /// The first bytes of the body.
+    /// The media type of the body with its parameters, as the peer gave it.
+    pub media_type: Option<String>,
+    /// How the body is encoded (`gzip`), in the order in which the encodings were applied.
+    pub encodings: Vec<String>,
+    /// The call that it belongs to, if it may have a body in protocol buffers.
+    pub call: Option<RpcCall>,
+    /// The first bytes of the body, encoded as they were transferred.
     body: Vec<u8>,
     /// The length of the whole body in bytes.
     pub body_length: u64,
-    /// When the call that transferred its first byte returned.
+    /// When its first byte was transferred: at the beginning of the call that sent it, or at the return of
+    /// the one that received it.
     pub first: Timestamp,
-    /// When the call that transferred its last byte returned.
+    /// The same of its last byte.
     pub last: Timestamp,
     /// The number of bytes that it occupies in the stream.
     pub length: u64,
     /// What it lacks.
     pub partial: Partial,
-    scope: Scope,
+    /// Whether it lacks its end because the decoder has given it up to make room.
+    pub is_evicted: bool,
+    scope: ConversationPath,
 }
 
-/// The position of a conversation within the conversations of a connection, outermost first. Each entry is
-/// the number within the enclosing conversation, and how many protocols were used before the current one.
-type Scope = Vec<(u64, u32)>;
+/// The number of a conversation within the enclosing one, and how many protocols were used before the current
+/// one.
+type ConversationNumber = (u64, u32);
+
+/// The position of a conversation within the conversations of a connection. Nearly all messages are of the
+/// outermost one, so that nothing is allocated for them.
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct ConversationPath {
+    outermost: Option<ConversationNumber>,
+    /// Those within it, the outer ones first.
+    inner: Vec<ConversationNumber>,
+}
+
+impl fmt::Debug for ConversationPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.entries()).finish()
+    }
+}
+
+impl ConversationPath {
+    fn len(&self) -> usize {
+        usize::from(self.outermost.is_some()) + self.inner.len()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &ConversationNumber> {
+        self.outermost.iter().chain(&self.inner)
+    }
+
+    fn last_mut(&mut self) -> Option<&mut ConversationNumber> {
+        self.inner.last_mut().or(self.outermost.as_mut())
+    }
+
+    fn push(&mut self, entry: ConversationNumber) {
+        match self.outermost {
+            None => self.outermost = Some(entry),
+            Some(_) => self.inner.push(entry),
+        }
+    }
+
+    fn pop(&mut self) {
+        if self.inner.pop().is_none() {
+            self.outermost = None;
+        }
+    }
+}
 
 /// The key that pairs a request with its response on a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExchangeKey {
-    scope: Scope,
+    scope: ConversationPath,
     id: u64,
+}
+
+impl fmt::Display for ExchangeKey {
+    /// What distinguishes the exchange from the others of its connection: `.3`; `+1.3` after an upgrade;
+    /// `.5.3` within the conversation 5.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (depth, (number, upgrades)) in self.scope.entries().enumerate() {
+            // The outermost conversation has no number.
+            if depth > 0 {
+                write!(f, ".{number}")?;
+            }
+            if *upgrades > 0 {
+                write!(f, "+{upgrades}")?;
+            }
+        }
+        write!(f, ".{}", self.id)
+    }
 }
 
 impl Message {
@@ -133,13 +138,17 @@ impl Message {
             direction,
             id: None,
             fields: Vec::new(),
+            media_type: None,
+            encodings: Vec::new(),
+            call: None,
             body: Vec::new(),
             body_length: 0,
             first: time,
             last: time,
             length: 0,
             partial: Partial::default(),
-            scope: Scope::new(),
+            is_evicted: false,
+            scope: ConversationPath::default(),
         }
     }
 
@@ -151,7 +160,7 @@ impl Message {
     /// Adds bytes of the body that follow the previous ones. At most `limit` bytes in total are kept.
     pub fn add_body(&mut self, data: &[u8], limit: usize) {
         // Bytes that follow dropped ones are dropped too, because a body is never joined over a gap.
-        if self.body.len() as u64 == self.body_length {
+        if self.body.len() as u64 == self.body_length && !self.partial.may_lack {
             let room = limit.saturating_sub(self.body.len()).min(data.len());
             self.body.extend_from_slice(data.get(..room).unwrap_or_default());
         }
@@ -176,13 +185,20 @@ impl Message {
 
     /// The approximate memory that it takes.
     pub fn size(&self) -> usize {
+        let header = |header: &HeaderField| {
+            size_of::<HeaderField>()
+                + header.name.as_ref().map_or(0, String::len)
+                + header.value.as_ref().map_or(0, String::len)
+        };
         let value = |value: &FieldValue| match value {
             FieldValue::Text(text) => text.len(),
             FieldValue::List(list) => list.iter().map(|text| text.len() + size_of::<String>()).sum(),
+            FieldValue::Headers(list) => list.iter().map(header).sum(),
             FieldValue::Number(_) | FieldValue::Unknown => 0,
         };
         let fields = self.fields.iter().map(|(_, has)| value(has) + size_of::<(&Field, FieldValue)>());
-        size_of::<Self>() + self.body.len() + fields.sum::<usize>()
+        let call = self.call.as_ref().map_or(0, |call| call.method.len());
+        size_of::<Self>() + call + self.body.len() + fields.sum::<usize>()
     }
 }
 
@@ -207,7 +223,7 @@ impl fmt::Debug for Message {
 #[derive(Debug)]
 pub struct Messages {
     list: Vec<Message>,
-    scope: Scope,
+    scope: ConversationPath,
     body_limit: usize,
 }
 
@@ -217,7 +233,7 @@ impl Messages {
 
     /// Creates an empty list. `body_limit` bytes of each body are kept.
     pub fn new(body_limit: usize) -> Self {
-        Self { list: Vec::new(), scope: Scope::new(), body_limit }
+        Self { list: Vec::new(), scope: ConversationPath::default(), body_limit }
     }
 
     /// The number of bytes of each body that are kept.
@@ -233,6 +249,11 @@ impl Messages {
     /// Removes and returns the messages in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Message> + '_ {
         self.list.drain(..)
+    }
+
+    /// Removes the messages without counterparts.
+    pub(crate) fn remove_events(&mut self) {
+        self.list.retain(|message| message.kind != MessageKind::Event);
     }
 
     /// How many messages were added since they were last removed.

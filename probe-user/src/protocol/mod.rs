@@ -3,21 +3,30 @@
 //! Owns the table of protocols and the interface of a protocol. A protocol is one file and one line in
 //! [`ALL`]: the outputs, the schema and the documentation iterate over the protocol's table of fields.
 
+mod call;
+pub mod content;
 mod conversation;
+mod grpc;
+mod http;
+mod http1;
+mod http2;
 mod input;
 mod message;
+mod sse;
 pub mod tls;
+mod websocket;
 
 use std::fmt;
 
-use crate::event::{Direction, Role};
+use crate::event::{Direction, Field, Overview, Role};
 
+pub use call::{NamedBody, RpcCall, named_body};
 pub use conversation::Conversation;
 pub use input::{CallMark, Chunk, Gap, GapCause, Input};
-pub use message::{ExchangeKey, Field, FieldKind, FieldValue, Message, MessageKind, Messages, Partial};
+pub use message::{ExchangeKey, Message, MessageKind, Messages, Partial};
 
 /// All protocols that are decoded. If bytes fit several, the first one takes precedence.
-pub const ALL: &[&Protocol] = &[];
+pub const ALL: &[&Protocol] = &[&http2::HTTP2, &http1::HTTP1, &websocket::WEBSOCKET];
 
 /// A protocol.
 #[derive(Debug)]
@@ -28,8 +37,12 @@ pub struct Protocol {
     pub help: &'static str,
     /// The usual ports. They only decide between several protocols that fit.
     pub ports: &'static [u16],
-    /// All fields that its messages can have.
+    /// All fields that its messages can have. Protocols of one family share theirs.
     pub fields: &'static [Field],
+    /// Whether its messages are requests and responses. Otherwise they are all that there is to show of it.
+    pub has_exchanges: bool,
+    /// Summarises an exchange: its request and its response, as far as they were seen.
+    pub overview: fn(Option<&Message>, Option<&Message>) -> Overview,
     /// Checks whether a connection uses the protocol.
     pub detect: fn(&Prefix<'_>) -> Detect,
     /// Creates a decoder for such a connection.
@@ -49,6 +62,9 @@ pub struct Hints {
     pub local_port: Option<u16>,
     /// The port of the other end.
     pub peer_port: Option<u16>,
+    /// The extensions that both ends agreed on in an upgrade, as the server named them
+    /// (`Sec-WebSocket-Extensions`, empty if it named none). None if the upgrade was not seen.
+    pub extensions: Option<String>,
     /// Whether the bytes begin with the first ones of the protocol in both directions: the connection was not
     /// joined in the middle, and nothing is missing before them.
     pub from_start: bool,
@@ -84,7 +100,7 @@ pub enum Detect {
 }
 
 /// What a decoder did with its input.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Step {
     /// It consumed nothing, because it needs more bytes of this direction or must see the other one first. It
     /// gets the same bytes again, with more.
@@ -101,6 +117,8 @@ pub enum Step {
         taken: usize,
         /// The next protocol.
         to: Option<&'static Protocol>,
+        /// [`Hints::extensions`] of the next protocol.
+        extensions: Option<String>,
     },
 }
 
@@ -112,6 +130,9 @@ pub struct Desync(pub &'static str);
 
 /// Decodes one connection in a protocol. It gets bytes in order, is informed of gaps, and adds messages.
 pub trait Decoder: fmt::Debug + Send {
+    /// Handles that more may be known about the connection than when the decoder was created: its role.
+    fn learn(&mut self, _hints: &Hints) {}
+
     /// Decodes bytes of one direction that were not consumed yet, of which there is at least one. Bodies are
     /// to be consumed as they come: the limit on waiting bytes only allows for the head of a message.
     fn data(&mut self, from: Direction, input: Input<'_>, out: &mut Messages) -> Result<Step, Desync>;
@@ -121,6 +142,16 @@ pub trait Decoder: fmt::Debug + Send {
 
     /// Handles the end of the connection: adds the messages that are not complete.
     fn end(&mut self, out: &mut Messages);
+
+    /// Adds copies of the messages that are not complete, as they would be if the connection ended now.
+    /// Events among them do not count.
+    fn under_way(&self, _out: &mut Messages) {}
+
+    /// The approximate memory that it takes for messages that are not complete, and for conversations within
+    /// this one.
+    fn held_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// Detects the protocol of a connection from its first bytes. If several fit, one that is used on the

@@ -2,7 +2,7 @@
 
 use probe_common::{
     Call, FAMILY_UNIX, FLAG_FROM_START, FLAG_TRANSMIT, Header, HelloChunk, KIND_CALL, KIND_HELLO,
-    KIND_SOCKET, SocketRecord,
+    KIND_SOCKET, KIND_TASK_EXIT, SocketRecord, TaskExit,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -30,11 +30,18 @@ pub(super) fn header(kind: u32, pid: u32, comm: &[u8]) -> Header {
     header
 }
 
+/// A process ends, long after its program was executed.
+pub(super) fn exit(pid: u32, comm: &[u8]) -> Raw {
+    let header = header(KIND_TASK_EXIT, pid, comm);
+    Raw::new(&[TaskExit { header, ..TaskExit::new_zeroed() }.as_bytes()])
+}
+
 /// A call of a connection of its own site; the default is a whole SSL_write of the server.
 pub(super) fn call(number: u64, length: usize) -> Call {
     let mut call = Call::new_zeroed();
     call.header = header(KIND_CALL, 1234, b"tls-server");
     call.header.time = 5_000_000_000 + number * 1_000_123;
+    call.entered = call.header.time - 2_345;
     (call.connection, call.number) = (7, number);
     call.length = length as u64;
     call.captured = u32::try_from(length).unwrap();

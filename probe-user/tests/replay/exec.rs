@@ -22,11 +22,11 @@ use probe_common::{
     ATTEMPT_CUT, CHUNK_OF_ARGUMENTS, CHUNK_OF_ENVIRONMENT, CHUNK_OF_PATH, ExecFailure, ExecRecord,
     ExecStringChunk, Execution, FLAG_EFFECTIVE, FLAG_LONG_PATH, FLAG_STATUS, FLAG_UNREADABLE, Header,
     KIND_EXEC_FAILURE, KIND_EXEC_RECORD, KIND_EXEC_STRING_CHUNK, KIND_PROCESS_EXIT, KIND_PROCESS_FORK,
-    KIND_TASK_EXIT, Lineage, Parent, ProcessExit, ProcessFork,
+    Lineage, Parent, ProcessExit, ProcessFork,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{BOOT, Clock, Fixed, Raw, Shared, Traced, golden, header, kept, schema};
+use super::{BOOT, Clock, Fixed, Raw, Shared, Traced, exit, golden, header, kept, schema};
 
 /// /proc knows the process 1234 alone, and what ran before the trace.
 #[derive(Debug)]
@@ -186,7 +186,7 @@ fn failures_and_ends() -> Vec<Raw> {
     let mut later = ended;
     (later.header.tid, later.header.time) = (3002, ended.header.time + 2_000_000);
     later.lineage.since = ended.header.time + 1_000_000;
-    let bare = |pid| Raw::new(&[header(KIND_TASK_EXIT, pid, b"").as_bytes()]);
+    let bare = |pid| exit(pid, b"");
     vec![
         Raw::new(&[attempt.as_bytes(), bytes]),
         Raw::new(&[ended.as_bytes()]),

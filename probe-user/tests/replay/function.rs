@@ -18,11 +18,11 @@ use ctrace::probe::uprobe::Stacks;
 use ctrace::probe::uprobe::Uprobe;
 use probe_common::{
     BUCKETS, CountKey, FunctionEvent, FunctionStack, Histogram, KIND_FUNCTION_ENTER, KIND_FUNCTION_RETURN,
-    KIND_FUNCTION_STACK, KIND_TASK_EXIT, Loss, LossCount, SIZE_CLASSES,
+    KIND_FUNCTION_STACK, Loss, LossCount, SIZE_CLASSES,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{BOOT, Fixed, Raw, Shared, Traced, header, kept, plain, schema};
+use super::{BOOT, Fixed, Raw, Shared, Traced, exit, header, kept, plain, schema};
 
 fn site(function: &str, pattern: &str, convention: Convention) -> Site {
     let uprobe = Uprobe {
@@ -143,7 +143,7 @@ fn recording() -> Vec<Raw> {
         changed(enter(2, (0x7000, 6_000_000), &[], &[]), |head| head.room = 99),
         // The process ends before this one returns, the trace before the next.
         enter(0, (0x6000, 7_000_000), &[0x1000, 1, 0x2000], &text(b"exit")),
-        Raw::new(&[header(KIND_TASK_EXIT, 1234, b"app").as_bytes()]),
+        exit(1234, b"app"),
         enter(0, (0x6000, 8_000_000), &[0x1000, 1, 0x2000], &text(b"end")),
     ]
 }

@@ -50,7 +50,7 @@ impl Output for WrittenTwice {
         Ok(())
     }
 
-    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+    fn finish(&mut self, summary: &mut Summary) -> io::Result<()> {
         self.at_once.0.finish(summary)?;
         self.write_kept()?;
         self.later.0.finish(summary)?;
@@ -67,6 +67,8 @@ fn every_kind_of_record_is_in_what_is_checked_in() {
         include_str!("../data/functions.jsonl"),
         include_str!("../data/connections.jsonl"),
         include_str!("../data/missed.jsonl"),
+        include_str!("../data/requests.jsonl"),
+        include_str!("../data/request-stats.jsonl"),
     ];
     let kind = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["type"].clone();
     let kinds: Vec<_> = recorded.iter().flat_map(|recorded| recorded.lines()).map(kind).collect();

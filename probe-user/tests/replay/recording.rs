@@ -9,11 +9,11 @@ use ctrace::recording::{Recorded, RecordingReader};
 
 use super::{Shared, kept, plain};
 
-fn data(name: &str) -> String {
+pub(crate) fn data(name: &str) -> String {
     std::fs::read_to_string(format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-fn records(json: &str) -> Vec<Recorded> {
+pub(crate) fn records(json: &str) -> Vec<Recorded> {
     let mut reader = RecordingReader::new(BufReader::new(json.as_bytes()));
     let mut records = Vec::new();
     while let Some(record) = reader.next_record().unwrap() {
@@ -30,7 +30,7 @@ fn written(name: &str, json: &str, options: Options) -> String {
     let mut output = kept::output(name, &shared, options);
     for record in records(json) {
         match record {
-            Recorded::Summary(summary) => output.finish(&summary).unwrap(),
+            Recorded::Summary(summary) => output.finish(&mut summary.clone()).unwrap(),
             Recorded::Record(record) => output.write(&record).unwrap(),
         }
     }

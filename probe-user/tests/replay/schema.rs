@@ -70,7 +70,7 @@ impl Schema<'_> {
                 }
                 "type" => check_type(argument, value)?,
                 "properties" => self.properties(argument, value)?,
-                "required" => {
+                "required" if value.is_object() => {
                     let missing = argument
                         .as_array()
                         .unwrap()
@@ -85,7 +85,7 @@ impl Schema<'_> {
                         self.check(argument, value)?;
                     }
                 }
-                "const" | "enum" | "minimum" => {}
+                "const" | "enum" | "minimum" | "required" => {}
                 "additionalProperties" => {
                     for value in value.as_object().into_iter().flat_map(Map::values) {
                         self.check(argument, value)?;

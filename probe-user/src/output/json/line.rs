@@ -14,8 +14,11 @@ use serde_json::{Value, json};
 use super::connection::{SslCloseBody, SslOpenBody};
 use super::exec::{ExecBody, ExecFailedBody, ExitBody, ForkBody};
 use super::harmed::HarmedBody;
+use super::layout::{FieldOf, Layouts};
 use super::loss::{LostBody, SummaryBody};
 use super::missed::MissedBody;
+use super::request::{RequestBody, StreamMessageBody};
+use super::request_stats::RequestStatsBody;
 use super::ssl::SslBody;
 use super::unknown_tls::UnknownTlsBody;
 use super::uprobe::{UprobeBody, UprobeTotalBody};
@@ -42,6 +45,9 @@ pub(super) enum AnyLine<'a> {
     Harmed(Line<HarmedBody<'a>>),
     Missed(Line<MissedBody<'a>>),
     UnknownTls(Line<UnknownTlsBody<'a>>),
+    Request(Line<RequestBody<'a>>),
+    Message(Line<StreamMessageBody<'a>>),
+    RequestStats(Line<RequestStatsBody<'a>>),
     Lost(Line<LostBody>),
     Summary(Line<SummaryBody>),
 }
@@ -103,6 +109,23 @@ pub(super) fn write<B: LineBody + Serialize>(
     Ok(Envelope::new(B::KIND, context).write(body, buffer)?)
 }
 
+/// What a record has beyond the envelope as fields by their paths.
+pub(super) trait FieldsBody<'a>: LineBody {
+    /// The fields.
+    fn fields(self) -> Vec<FieldOf<'a>>;
+}
+
+/// Appends a line of such a record without its end.
+pub(super) fn write_fields<'a, B: FieldsBody<'a>>(
+    context: &Context<'_>,
+    body: B,
+    layouts: &mut Layouts,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
+    let write = |buffer: &mut Vec<u8>| layouts.append(body.fields(), buffer);
+    Ok(Envelope::new(B::KIND, context).write_with(write, buffer)?)
+}
+
 /// Appends a line of an execution without its end. Its body has the process, because it says more about it
 /// than the envelope does.
 pub(super) fn write_execution<'a, B: LineBody + Serialize>(
@@ -144,10 +167,18 @@ impl<'a> Envelope<'a> {
     /// Appends the line without its end. Envelope and body are written as two objects that are joined here:
     /// serde could flatten one into the other, but a call took up to a tenth longer to write that way.
     fn write(&self, body: &impl Serialize, buffer: &mut Vec<u8>) -> serde_json::Result<()> {
+        self.write_with(|buffer| serde_json::to_writer(buffer, body), buffer)
+    }
+
+    fn write_with(
+        &self,
+        body: impl FnOnce(&mut Vec<u8>) -> serde_json::Result<()>,
+        buffer: &mut Vec<u8>,
+    ) -> serde_json::Result<()> {
         serde_json::to_writer(&mut *buffer, self)?;
         buffer.pop();
         let joint = buffer.len();
-        serde_json::to_writer(&mut *buffer, body)?;
+        body(buffer)?;
         match buffer.get_mut(joint..) {
             Some([b'{', b'}']) => drop(buffer.remove(joint)),
             Some([brace, ..]) => *brace = b',',
@@ -261,6 +292,43 @@ impl Serialize for Time {
     }
 }
 
+/// The text of times, of which most are in the same second as the one before.
+#[derive(Debug, Default)]
+pub(super) struct TimeText {
+    second: Option<i64>,
+    /// The text of that second, up to the point.
+    text: String,
+}
+
+impl TimeText {
+    /// Appends what [`Time`] serializes to.
+    pub(super) fn push(&mut self, time: Timestamp, out: &mut Vec<u8>) {
+        // Before 1970 the fraction counts backwards.
+        let second = Some(time.as_second()).filter(|second| *second >= 0);
+        if second.is_none() || self.second != second {
+            self.second = second;
+            self.text = format!("{time:.9}");
+            if second.is_some() {
+                self.text.truncate(self.text.find('.').unwrap_or(self.text.len()));
+            }
+        }
+        out.push(b'"');
+        out.extend_from_slice(self.text.as_bytes());
+        if second.is_some() {
+            let mut digits = [b'0'; 9];
+            let mut rest = time.subsec_nanosecond().unsigned_abs();
+            for digit in digits.iter_mut().rev() {
+                *digit += u8::try_from(rest % 10).unwrap_or_default();
+                rest /= 10;
+            }
+            out.push(b'.');
+            out.extend_from_slice(&digits);
+            out.push(b'Z');
+        }
+        out.push(b'"');
+    }
+}
+
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Cow::<str>::deserialize(deserializer)?.parse().map(Self).map_err(de::Error::custom)
@@ -331,6 +399,18 @@ mod tests {
             let mut written = b"before ".to_vec();
             write(&Context::of_trace(Timestamp::UNIX_EPOCH), &Body { reason }, &mut written).unwrap();
             assert_eq!(String::from_utf8_lossy(&written), format!("before {envelope}{expected}"));
+        }
+    }
+
+    #[test]
+    fn times_are_the_same_however_they_are_written() {
+        let mut times = TimeText::default();
+        let seconds = [0, 1, 1, 1_796_083_200, 1_796_083_200, -1, -1, 0];
+        for (second, nanosecond) in seconds.into_iter().zip([0, 5, 999_999_999, 10, 0, 0, -3, 120_000_000]) {
+            let time = Timestamp::new(second, nanosecond).unwrap();
+            let mut written = Vec::new();
+            times.push(time, &mut written);
+            assert_eq!(written, serde_json::to_vec(&Time(time)).unwrap(), "{time}");
         }
     }
 

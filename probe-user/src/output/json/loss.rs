@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::line::{LineBody, Meanings, Time};
 use super::missed::nanoseconds;
-use crate::event::{Body, Context, Lost, MissedTotal, Reason, Record, RecordKind, StopReason, Summary};
+use crate::event::{
+    Body, Cleartext, Context, Lost, MissedTotal, Reason, Record, RecordKind, RequestCounts, StopReason,
+    Summary,
+};
 
 /// Something was lost since the last such record of the same reason.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -60,6 +63,13 @@ pub(super) struct SummaryBody {
     /// The processes that used these; only there if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     missed: Option<MissedPart>,
+    /// Connections on which processes in scope sent bytes that are not TLS, which are not shown; only there
+    /// if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cleartext: Option<Cleartext>,
+    /// What was made of the calls; only there for `ctrace requests`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<RequestCounts>,
 }
 
 /// The processes that had mapped a file before ctrace had attached to it.
@@ -149,7 +159,8 @@ impl LostBody {
 impl SummaryBody {
     pub(super) fn new(summary: &Summary) -> Self {
         let &Summary { started, end, calls, executions, bytes, truncated, ref lost, .. } = summary;
-        let &Summary { undecodable, attached_late, missed, .. } = summary;
+        let &Summary { undecodable, attached_late, missed, ref cleartext, requests, .. } = summary;
+        let cleartext = (cleartext.connections > 0).then(|| cleartext.clone());
         let attached_late = NonZeroU64::new(attached_late);
         let missed = (missed != MissedTotal::default()).then(|| missed.into());
         let some = lost.iter().filter(|(_, count)| *count != LossCount::default());
@@ -157,7 +168,20 @@ impl SummaryBody {
         let reasons = some.map(|&(loss, count)| (loss.into(), count.into())).collect();
         let lost = LostPart { events: missing.events, bytes: missing.bytes, reasons };
         let started = Time(started);
-        Self { started, end, calls, executions, bytes, truncated, lost, undecodable, attached_late, missed }
+        Self {
+            started,
+            end,
+            calls,
+            executions,
+            bytes,
+            truncated,
+            lost,
+            undecodable,
+            attached_late,
+            missed,
+            cleartext,
+            requests,
+        }
     }
 
     /// The summary of the line.
@@ -179,6 +203,8 @@ impl SummaryBody {
             undecodable,
             attached_late,
             missed,
+            cleartext: self.cleartext.unwrap_or_default(),
+            requests: self.requests,
         }
     }
 }

@@ -17,11 +17,15 @@ use crate::plan::Plan;
 mod connection;
 mod exec;
 mod harmed;
+mod layout;
 mod line;
 mod loss;
 mod missed;
+mod nested;
 mod payload_string;
 mod read;
+mod request;
+mod request_stats;
 #[cfg(test)]
 mod round_trip;
 mod ssl;
@@ -33,11 +37,14 @@ mod uprobe;
 use connection::{SslCloseBody, SslOpenBody};
 use exec::{ExecBody, ExecFailedBody, ExitBody, ForkBody};
 use harmed::HarmedBody;
+use layout::Layouts;
 use line::AnyLine;
 use loss::{LostBody, SummaryBody};
 use missed::MissedBody;
 pub use read::Recorded;
 pub(crate) use read::{LineError, read};
+use request::{RequestBody, StreamMessageBody};
+use request_stats::RequestStatsBody;
 use ssl::SslBody;
 use unknown_tls::UnknownTlsBody;
 use uprobe::{UprobeBody, UprobeTotalBody};
@@ -46,18 +53,19 @@ use uprobe::{UprobeBody, UprobeTotalBody};
 #[derive(Debug)]
 pub(super) struct Json {
     output: RecordWriter,
+    layouts: Layouts,
 }
 
 impl Json {
     pub(super) fn new(output: RecordWriter) -> Self {
-        Self { output }
+        Self { output, layouts: Layouts::new() }
     }
 
     /// Writes the line that `append` appends to the buffer.
-    fn line(&mut self, append: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<()> {
+    fn line(&mut self, append: impl FnOnce(&mut Vec<u8>, &mut Layouts) -> io::Result<()>) -> io::Result<()> {
         let buffer = self.output.buffer();
         let start = buffer.len();
-        append(buffer)?;
+        append(buffer, &mut self.layouts)?;
         terminal_safe::escape(buffer, start);
         buffer.push(b'\n');
         self.output.end_record()
@@ -66,7 +74,7 @@ impl Json {
 
 impl Output for Json {
     fn write(&mut self, Record { context, body }: &Record<'_>) -> io::Result<()> {
-        self.line(|buffer| match body {
+        self.line(|buffer, layouts| match body {
             Body::Ssl(ssl) => write_ssl(context, ssl, buffer),
             Body::SslOpen(open) => line::write(context, &SslOpenBody::new(context, open)?, buffer),
             Body::SslClose(close) => line::write(context, &SslCloseBody::new(context, close)?, buffer),
@@ -81,6 +89,19 @@ impl Output for Json {
             Body::Harmed(harmed) => line::write(context, &HarmedBody::new(harmed), buffer),
             Body::Missed(missed) => line::write(context, &MissedBody::new(missed), buffer),
             Body::UnknownTls(unknown) => line::write(context, &UnknownTlsBody::new(unknown), buffer),
+            Body::Request(request) => line::write_fields(
+                context,
+                RequestBody::new(context, request, layouts.fields()),
+                layouts,
+                buffer,
+            ),
+            Body::Message(message) => line::write_fields(
+                context,
+                StreamMessageBody::new(context, message, layouts.fields()),
+                layouts,
+                buffer,
+            ),
+            Body::RequestStats(stats) => line::write(context, &RequestStatsBody::new(stats), buffer),
             Body::Lost(lost) => line::write(context, &LostBody::new(lost), buffer),
         })
     }
@@ -90,9 +111,9 @@ impl Output for Json {
     }
 
     /// The summary is the last line.
-    fn finish(&mut self, summary: &Summary) -> io::Result<()> {
+    fn finish(&mut self, summary: &mut Summary) -> io::Result<()> {
         let context = Context::of_trace(summary.time);
-        self.line(|buffer| line::write(&context, &SummaryBody::new(summary), buffer))?;
+        self.line(|buffer, _| line::write(&context, &SummaryBody::new(summary), buffer))?;
         self.flush()
     }
 }

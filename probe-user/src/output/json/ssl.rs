@@ -1,6 +1,7 @@
 //! The lines of calls that move plaintext.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,9 @@ struct CallPart {
     number: Option<u64>,
     /// Bytes that the call transferred.
     length: u64,
+    /// Nanoseconds from its entry to its return, so its entry was that long before `time`; null when it is
+    /// not known.
+    duration: Option<u64>,
     /// The first bytes of the call that were captured, over all of its records.
     captured: u32,
     /// Where the first byte of the payload is in the call.
@@ -106,7 +110,9 @@ impl LineBody for SslBody<'_> {
 
 impl<'a> SslBody<'a> {
     pub(super) fn new(context: &'a Context<'_>, ssl: &'a Ssl<'_>) -> Self {
-        let &Ssl { ref library, ref function, direction, position, length, captured, offset, .. } = ssl;
+        let &Ssl {
+            ref library, ref function, direction, position, length, duration, captured, offset, ..
+        } = ssl;
         let EndsPart { transport, r#type, local, peer } = EndsPart::new(context);
         let socket = context.socket();
         Self {
@@ -127,6 +133,7 @@ impl<'a> SslBody<'a> {
             call: CallPart {
                 number: position.map(|position| position.call),
                 length,
+                duration: duration.and_then(|duration| u64::try_from(duration.as_nanos()).ok()),
                 captured,
                 offset,
                 truncated: u64::from(captured) < length,
@@ -147,7 +154,7 @@ impl<'a> SslBody<'a> {
                 .map_err(|_| contradiction("data_base64 is no base64"))?,
             (Some(_), Some(_)) => return Err(contradiction("it has data and data_base64")),
         };
-        let CallPart { number, length, captured, offset, .. } = call;
+        let CallPart { number, length, duration, captured, offset, .. } = call;
         let end = u64::from(offset).saturating_add(data.len() as u64);
         if end > u64::from(captured) || u64::from(captured) > length {
             return Err(contradiction("its lengths contradict each other"));
@@ -177,6 +184,7 @@ impl<'a> SslBody<'a> {
             direction: io.direction,
             position,
             length,
+            duration: duration.map(Duration::from_nanos),
             captured,
             offset,
             data: Plaintext(Cow::Owned(data)),

@@ -198,12 +198,13 @@ impl UnattributedSockets {
                     continue;
                 }
                 ProcessCode::Probed | ProcessCode::Unprobed => Some(UnknownTlsReason::UnknownCode),
+                ProcessCode::Reported => Some(UnknownTlsReason::CannotBeTraced),
                 ProcessCode::EndedUninspected => Some(UnknownTlsReason::EndedUninspected),
                 // A server that forks for each connection has many that end after a handshake.
                 ProcessCode::Unknown if of_socket.role == Role::Client => {
                     Some(UnknownTlsReason::EndedUninspected)
                 }
-                ProcessCode::Reported | ProcessCode::Unknown => None,
+                ProcessCode::Unknown => None,
             };
             if let (Some(of_socket), Some(reason)) = (self.sockets.pop(&socket), reason) {
                 found = Some((socket, of_socket, reason));
@@ -315,7 +316,7 @@ mod tests {
     fn what_is_reported_depends_on_what_is_known_of_the_code() {
         for (code, expected) in [
             (ProcessCode::EndedUninspected, Some(UnknownTlsReason::EndedUninspected)),
-            (ProcessCode::Reported, None),
+            (ProcessCode::Reported, Some(UnknownTlsReason::CannotBeTraced)),
             (ProcessCode::Unknown, Some(UnknownTlsReason::EndedUninspected)),
         ] {
             let mut sockets = after_hello();

@@ -379,18 +379,19 @@ fn add_row(object: &Object, row: &TlsLibrary, watched: SslProbe, found: &mut Pro
         add_public(&places, name, ProbeProgram::Close, 0, found);
     }
     if watched.connections.enabled() {
-        add_records(&places, row, str::to_owned, found);
+        add_records(&places, (row, watched.connections), str::to_owned, found);
     }
 }
 
 /// Adds hooks that only connection records need. `named` maps a function to its name in this object.
 fn add_records(
     places: &FunctionPlaces<'_>,
-    row: &TlsLibrary,
+    (row, connections): (&TlsLibrary, ConnectionRecords),
     named: impl Fn(&str) -> String,
     found: &mut ProbeMatch,
 ) {
-    for name in row.handshakes {
+    let handshakes = if connections.has_handshakes() { row.handshakes } else { &[] };
+    for name in handshakes {
         add_public(places, &named(name), ProbeProgram::Handshake, HANDSHAKE.pack(), found);
     }
     for name in row.optional_destructors {

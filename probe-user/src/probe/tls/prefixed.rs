@@ -49,7 +49,7 @@ pub(super) fn add(
         add_copy(places, row, prefix, found);
         check.end(&renamed(prefix, "SSL"), found);
         if watched.connections.enabled() {
-            super::add_records(places, row, |name| renamed(prefix, name), found);
+            super::add_records(places, (row, watched.connections), |name| renamed(prefix, name), found);
         }
     }
     (!prefixes.is_empty()).then(|| super::facts(object, row))

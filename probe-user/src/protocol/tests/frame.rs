@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::line::LINE;
-use crate::event::Direction;
+use crate::event::{Direction, Field, FieldKind, FieldValue, Overview};
 use crate::protocol::{
-    CallMark, Chunk, Conversation, Decoder, Desync, Detect, Field, FieldKind, FieldValue, Gap, GapCause,
-    Hints, Input, Message, MessageKind, Messages, Prefix, Protocol, Step,
+    CallMark, Chunk, Conversation, Decoder, Desync, Detect, Gap, GapCause, Hints, Input, Message,
+    MessageKind, Messages, Prefix, Protocol, Step,
 };
 
 const KIND: Field = Field { path: "frame.kind", help: "What the frame is", kind: FieldKind::Text };
@@ -25,7 +25,9 @@ pub(crate) const FRAME: Protocol = Protocol {
     name: "frame",
     help: "Frames with ids, answered in any order",
     ports: &[9],
+    has_exchanges: true,
     fields: &[KIND, ID],
+    overview: |_, _| Overview::default(),
     detect,
     open: |hints| Box::new(FrameDecoder { hints: hints.clone(), ..FrameDecoder::default() }),
 };
@@ -171,7 +173,7 @@ impl Decoder for FrameDecoder {
         self.has_asked_to_upgrade |= head.kind == b'u';
         self.close_complete(from, out);
         if head.kind == b'U' {
-            return Ok(Step::Upgrade { taken: HEAD, to: Some(&LINE) });
+            return Ok(Step::Upgrade { taken: HEAD, to: Some(&LINE), extensions: None });
         }
         Ok(Step::Taken(HEAD))
     }

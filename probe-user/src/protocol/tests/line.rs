@@ -1,7 +1,7 @@
 //! The smallest protocol: each line of the client is a request, and each line of the server answers the next
 //! one.
 
-use crate::event::{Direction, Role};
+use crate::event::{Direction, Field, FieldKind, FieldValue, Overview, Role};
 use crate::protocol::*;
 
 const TEXT: Field = Field { path: "line.text", help: "The line", kind: FieldKind::Text };
@@ -10,7 +10,9 @@ pub(crate) const LINE: Protocol = Protocol {
     name: "line",
     help: "Lines that are answered by lines",
     ports: &[7],
+    has_exchanges: true,
     fields: &[TEXT],
+    overview: |_, _| Overview::default(),
     detect: |prefix| {
         let is_line = prefix.sides().iter().any(|side| side.data.starts_with(b"line "));
         if is_line { Detect::Yes } else { Detect::No }

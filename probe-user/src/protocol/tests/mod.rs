@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::*;
+use crate::event::FieldValue;
 
 mod frame;
 mod line;
@@ -52,8 +55,13 @@ fn shown(message: &Message) -> String {
         Some((_, FieldValue::Text(text))) if message.protocol == "line" => text.clone(),
         _ => String::from_utf8_lossy(&message.body().0).into_owned(),
     };
-    let Partial { missing, lacks_start, lacks_end } = message.partial;
-    let marks = [(missing > 0, format!(" -{missing}")), (lacks_start, " ^".into()), (lacks_end, " $".into())];
+    let Partial { missing, lacks_start, lacks_end, may_lack } = message.partial;
+    let marks = [
+        (missing > 0, format!(" -{missing}")),
+        (lacks_start, " ^".into()),
+        (lacks_end, " $".into()),
+        (may_lack, " ~".into()),
+    ];
     let marks: String = marks.into_iter().filter(|(is, _)| *is).map(|(_, mark)| mark).collect();
     format!("{}{kind}{numbers} {text}{marks}", message.protocol)
 }
@@ -250,17 +258,21 @@ fn what_waits_is_bounded() {
 fn tables_are_complete() {
     for table in [ALL, PROTOCOLS] {
         let mut names: Vec<&str> = table.iter().map(|protocol| protocol.name).collect();
-        let mut paths: Vec<&str> = Vec::new();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
+        let mut meanings: BTreeMap<&str, &Field> = BTreeMap::new();
         for protocol in table {
             assert!(!protocol.help.is_empty() && !protocol.fields.is_empty(), "{}", protocol.name);
             assert!(protocol.fields.iter().all(|field| !field.help.is_empty()), "{}", protocol.name);
-            paths.extend(protocol.fields.iter().map(|field| field.path));
-        }
-        for list in [&mut names, &mut paths] {
-            let count = list.len();
-            list.sort_unstable();
-            list.dedup();
-            assert_eq!(list.len(), count, "{list:?}");
+            let mut paths: Vec<&str> = protocol.fields.iter().map(|field| field.path).collect();
+            paths.sort_unstable();
+            paths.dedup();
+            assert_eq!(paths.len(), protocol.fields.len(), "{}", protocol.name);
+            for field in protocol.fields {
+                assert_eq!(*meanings.entry(field.path).or_insert(field), field, "{}", protocol.name);
+            }
         }
     }
 }

@@ -24,6 +24,10 @@ const HANDSHAKE: u64 = 215;
 /// `SSL_R_UNINITIALIZED`.
 const UNINITIALIZED: u64 = 226;
 
+/// What has the errors of SSL_read and calls the function for reading, but takes no length, may have SSL_read
+/// as a part of it: those bytes would not be seen.
+const PART_OF_OTHERS: &str = "SSL_read: another function reports its errors, of which it may be a part";
+
 /// BoringSSL since its move to C++ (2017), and AWS-LC.
 pub(super) struct BoringSsl;
 
@@ -97,13 +101,22 @@ fn reader(evidence: &Evidence<'_>, inner: &[&Uses]) -> Result<Result<Uses, &'sta
     // call that one.
     let (whole, inner): (Vec<&Uses>, Vec<&Uses>) =
         inner.iter().partition(|function| reports(evidence, function, NOT_CALLED));
+    let (whole, others): (Vec<&Uses>, Vec<&Uses>) =
+        whole.into_iter().partition(|function| evidence.takes_length(function));
     let mut readers: Vec<Uses> = Vec::new();
-    for function in whole.into_iter().filter(|function| evidence.takes_length(function)) {
+    for function in whole {
         let flow = evidence.flow(function)?;
         if consumes(&flow, &flow) {
             readers.push(function.clone());
         } else {
             readers.extend(callers_of_peek(evidence, function, &flow)?);
+        }
+    }
+    for other in others {
+        let flow = evidence.flow(other)?;
+        let flows: Result<Vec<Flow>, _> = readers.iter().map(|reader| evidence.flow(reader)).collect();
+        if !flows?.iter().any(|reader| consumes(reader, &flow)) || consumes(&flow, &flow) {
+            return Ok(Err(PART_OF_OTHERS));
         }
     }
     let outer = match only(&inner) {
@@ -122,11 +135,16 @@ fn caller_that_reads(
     evidence: &Evidence<'_>,
     inner: &Uses,
 ) -> Result<Result<Uses, &'static str>, ObjectError> {
-    let mut candidates = with(evidence, &[NOT_CALLED]);
-    candidates.retain(|function| {
-        function.address != inner.address && calls(function, inner.address) && evidence.takes_length(function)
-    });
+    let (candidates, others): (Vec<&Uses>, Vec<&Uses>) = with(evidence, &[NOT_CALLED])
+        .into_iter()
+        .filter(|function| function.address != inner.address && calls(function, inner.address))
+        .partition(|function| evidence.takes_length(function));
     let tested = evidence.flow(inner)?;
+    for other in others {
+        if !only_tests(&evidence.flow(other)?, inner, &tested) {
+            return Ok(Err(PART_OF_OTHERS));
+        }
+    }
     let mut consuming = Vec::new();
     for candidate in &candidates {
         if consumes(&evidence.flow(candidate)?, &tested) {
@@ -145,6 +163,16 @@ fn caller_that_reads(
             "SSL_read: expected one or two callers of the function that reports the errors of reading",
         )),
     }
+}
+
+/// Whether a function has the connection as its first argument, calls the function for reading with it, and
+/// leaves what waits to be read alone, as AWS-LC's SSL_shutdown does.
+fn only_tests(flow: &Flow, inner: &Uses, tested: &Flow) -> bool {
+    let callee = Callee::Function(inner.address);
+    let mut tests = flow.calls().filter(|call| call.callee == callee).peekable();
+    tests.peek().is_some()
+        && tests.all(|call| call.first == Some(AbstractValue::Argument(0, 0)))
+        && !consumes(flow, tested)
 }
 
 /// The functions that pass their arguments on to SSL_peek, and then consume the bytes that it returned:

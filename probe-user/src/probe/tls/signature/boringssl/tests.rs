@@ -52,10 +52,24 @@ AWAY int SSL_write(SSL *s, const void *buf, int num) {
     return num;
 }
 AWAY int SSL_shutdown(SSL *s) {
+    SHUTDOWN
     if (!s->ready) { ERROR(226); return -1; }
     if (s->done) { ERROR(194); return -1; }
     return ssl_read_impl(s);
 }
+struct stream { long unused; SSL *s; char data[16]; };
+static inline __attribute__((always_inline)) int read_some(SSL *s, void *buf, int num) {
+    if (s->quic) { ERROR(66); return -1; }
+    int r = ssl_read_impl(s);
+    if (r <= 0) return r;
+    size_t todo = s->s3->waits < (size_t)num ? s->s3->waits : (size_t)num;
+    copy(buf, s->s3->data, todo);
+    s->s3->data += todo;
+    s->s3->waits -= todo;
+    return (int)todo;
+}
+static __attribute__((noipa)) int read_line(struct stream *stream) { return read_some(stream->s, stream->data, 16); }
+static __attribute__((noipa)) int read_own(SSL *s) { static char data[16]; return read_some(s, data, 16); }
 AWAY SSL *SSL_new(SSL *s) { if (!s) { ERROR(185); return 0; } s->done = 1; return s; }
 void start(SSL *s, char *data) {
     sink = SSL_read(SSL_new(s), data, 3) + SSL_write(s, data, 4) + SSL_shutdown(s);
@@ -64,6 +78,7 @@ void start(SSL *s, char *data) {
 ";
 
 const CONSUME: &str = "-DCONSUME=s->s3->data+=r; s->s3->waits-=r;";
+const PLAIN: &str = "-DSHUTDOWN=";
 const PATH: &str = "-DFILE_PATH=\"../../vendor/boringssl/ssl/ssl_lib.cc\"";
 const OWN: &str = "-DPEEK=AWAY";
 const INNER: &str = "-DINNER=AWAY";
@@ -84,7 +99,7 @@ fn read_is_found_whether_or_not_peek_is_a_function_of_its_own() {
     {
         for (what, flags) in cases {
             // If it is inlined, it is a part of SSL_shutdown as well.
-            let flags = [linkage, &[PATH, CONSUME, inner], flags].concat();
+            let flags = [linkage, &[PATH, CONSUME, inner, PLAIN], flags].concat();
             let (truth, bytes) = fixture(BORINGSSL, &flags);
             let located = only(&stripped(&bytes));
             assert_eq!(located.certainty, Confidence::High, "{what} {linkage:?}: {}", located.why);
@@ -97,11 +112,34 @@ fn read_is_found_whether_or_not_peek_is_a_function_of_its_own() {
     }
 }
 
+/// SSL_read may be a part of another function: what that reads would not be seen.
+#[test]
+fn a_function_with_read_inside_makes_read_doubtful() {
+    const QUIC: &str = "-DSHUTDOWN=if (s->quic) { ERROR(66); return -1; }";
+    let line = "-DMORE=sink=(long)&read_line;";
+    let own = "-DMORE=sink=(long)&read_own;";
+    for (what, more, inner, certainty) in [
+        ("SSL_shutdown tests for QUIC", "-DMORE=", INNER, Confidence::High),
+        ("SSL_shutdown tests for QUIC, all inlined", "-DMORE=", INNER_INLINED, Confidence::High),
+        ("a connection behind an argument", line, INNER, Confidence::Low),
+        ("a connection behind an argument, all inlined", line, INNER_INLINED, Confidence::Low),
+        ("its own connection", own, INNER, Confidence::Low),
+        ("its own connection, all inlined", own, INNER_INLINED, Confidence::Low),
+    ] {
+        for peek in [OWN, INLINED] {
+            let flags = [LINKAGE[0], &[PATH, CONSUME, peek, inner, more, QUIC, "-DLIKELY=0"]].concat();
+            let located = only(&stripped(&fixture(BORINGSSL, &flags).1));
+            assert_eq!(located.certainty, certainty, "{what} {peek}: {located:?}");
+            assert!(located.certain.contains(&"SSL_write"), "{what}: {located:?}");
+        }
+    }
+}
+
 #[test]
 fn a_function_that_does_not_consume_is_not_read() {
     for (what, peek) in [("peek is called", OWN), ("peek is inlined", INLINED)] {
         let other = "-DCONSUME=s->s3->error=r;";
-        let flags = [LINKAGE[0], &[PATH, other, peek, INNER, "-DMORE=", "-DLIKELY=0"]].concat();
+        let flags = [LINKAGE[0], &[PATH, other, peek, INNER, PLAIN, "-DMORE=", "-DLIKELY=0"]].concat();
         let located = only(&stripped(&fixture(BORINGSSL, &flags).1));
         assert_eq!(located.certainty, Confidence::Low, "{what}: {located:?}");
         assert_eq!(located.certain, ["SSL_write", "SSL_new"], "{what}: {located:?}");
