@@ -7,8 +7,11 @@
 //! file is done: all locators, the symbols, Go's tables, and functions by name. The results are not checked;
 //! it is enough that nothing goes wrong.
 
+pub mod content;
 pub mod loader;
+pub mod protocols;
 pub mod recordings;
+pub mod schema;
 pub mod streams;
 
 use std::env;

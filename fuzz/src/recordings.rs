@@ -24,8 +24,8 @@ pub fn run(input: &[u8]) -> Result<()> {
                     streams.piece(&piece, &mut |_, _, _| Ok(()))?;
                 }
             }
-            Recorded::Summary(summary) => {
-                outputs.iter_mut().try_for_each(|output| output.finish(&summary))?;
+            Recorded::Summary(mut summary) => {
+                outputs.iter_mut().try_for_each(|output| output.finish(&mut summary))?;
             }
         }
     }
