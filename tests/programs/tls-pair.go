@@ -146,6 +146,7 @@ func main() {
 	down := flag.String("down", "", "sizes that the server sends")
 	connections := flag.Int("connections", 1, "how many, at the same time")
 	version := flag.Int("version", 3, "of TLS 1")
+	unread := flag.Int("unread", 0, "the server reads nothing, and the program ends after so many milliseconds")
 	flag.Parse()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(err)
@@ -157,6 +158,9 @@ func main() {
 	}
 	fmt.Println("ready")
 	bufio.NewReader(os.Stdin).ReadString('\n')
+	if *unread > 0 {
+		time.AfterFunc(time.Duration(*unread)*time.Millisecond, func() { os.Exit(0) })
+	}
 	var all sync.WaitGroup
 	for number := 1; number <= *connections; number++ {
 		all.Add(2)
@@ -165,6 +169,13 @@ func main() {
 			socket, err := listener.Accept()
 			check(err)
 			conn := tls.Server(socket, server)
+			if *unread > 0 {
+				check(conn.Handshake())
+				// Its finalizer would close the socket.
+				defer runtime.KeepAlive(conn)
+				time.Sleep(time.Hour)
+				return
+			}
 			received := receive(conn, sum(sizes(*up)))
 			sent := send(conn, sizes(*down), 5)
 			agreed("server", conn.ConnectionState())

@@ -103,7 +103,7 @@ pub(crate) fn with_choices(arguments: &[&str], of: impl Fn(&str) -> Option<Strin
     let Some((command, options)) = arguments.split_first() else { return Vec::new() };
     let has = |option: &str| options.iter().any(|found| found.split('=').next() == Some(option));
     let mut all = vec![(*command).to_owned()];
-    if ["ssl", "uprobe"].contains(command) && !has("--read") {
+    if ["ssl", "requests", "uprobe"].contains(command) && !has("--read") {
         for (variable, option) in CHOICES {
             if let Some(value) = of(variable).filter(|_| !has(option)) {
                 all.extend([option.to_owned(), value]);
@@ -132,6 +132,7 @@ mod tests {
         assert_eq!(with(&["uprobe", "a:b", "--", "c"], &perf), "uprobe --probe-link perf a:b -- c");
         assert_eq!(with(&["ssl", "--probe-link", "multi"], &perf), "ssl --probe-link multi");
         assert_eq!(with(&["ssl", "--read", "-"], &perf), "ssl --read -");
+        assert_eq!(with(&["requests", "--all"], &perf), "requests --probe-link perf --all");
         assert_eq!(with(&["exec", "--all"], &perf), "exec --all");
         assert_eq!(with(&[], &perf), "");
         assert_eq!(with(&["ssl", "--all"], &[]), "ssl --all");

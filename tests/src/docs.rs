@@ -21,6 +21,7 @@ pub const NOT_RUN: &[(&str, &str)] = &[
     ("cargo xtask build", "it is a command of the repository, which `cargo xtask test` begins with"),
     ("sudo install target/release/ctrace", "it installs"),
     ("ctrace ssl -- curl https://host/", "there is no such host"),
+    ("ctrace requests -- curl https://host/", "there is no such host"),
     ("ctrace uprobe --container web --latency 'libpq.so.5:PQexec'", "the tests have no PostgreSQL client"),
     ("ctrace uprobe --container web --list 'libpq.so.5:PQ*'", "the tests have no PostgreSQL client"),
     ("ctrace uprobe [WHAT TO TRACE]", "it is the form of a command"),
@@ -35,6 +36,9 @@ const PLACEHOLDERS: &[(&str, Option<&str>)] = &[
     ("CONTAINER", Some("web")),
     ("SHELL", Some("bash")),
 ];
+
+/// A schema that stands for those that the documents name.
+pub const SCHEMA: &str = "syntax = \"proto3\"; message M {} service S { rpc R(M) returns (M); }\n";
 
 /// A block of code.
 #[derive(Debug, Clone)]

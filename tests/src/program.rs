@@ -197,6 +197,7 @@ const RECIPES: &[Recipe] = &[
     rustls("tls-rustls-release", RUSTLS_RELEASE),
     rustls("tls-rustls-aws-lc", RUSTLS_AWS_LC),
     rustls("tls-rustls-aws-lc-release", RUSTLS_AWS_LC_RELEASE),
+    Recipe { name: "tls-tonic", source: Some("tonic/Cargo.toml"), needs: &[], flags: RUSTLS_RELEASE },
     Recipe { name: "tls-aws-lc", source: Some(AWS_LC_MANIFEST), needs: &[], flags: AWS_LC },
     Recipe { name: "tls-aws-lc-stripped", source: Some(AWS_LC_MANIFEST), needs: &[], flags: AWS_LC_STRIPPED },
     Recipe { name: "tls-two", source: Some(AWS_LC_MANIFEST), needs: &[], flags: TWO },
@@ -209,6 +210,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "tls-go-stripped", source: Some("tls-pair.go"), needs: &[], flags: GO_STRIPPED },
     Recipe { name: "tls-go-pie", source: Some("tls-pair.go"), needs: &[], flags: GO_PIE },
     Recipe { name: "tls-go-cgo", source: Some("tls-pair.go"), needs: &[], flags: GO_CGO },
+    Recipe { name: "http-pair", source: Some("http-pair.go"), needs: &[], flags: &[] },
     Recipe { name: "libtlsgo.so", source: Some("tls-pair.go"), needs: &[], flags: GO_SHARED },
     Recipe {
         name: "tls-go-shared",

@@ -92,6 +92,8 @@ impl Streams {
                 "truncated is {} with {captured} of {length} bytes",
                 record.call.truncated
             );
+            // An entry whose time was not taken would be when the machine was started.
+            ensure!(record.call.duration < 60_000_000_000, "a call of {} ns", record.call.duration);
             let stream = streams.by_key.entry((connection.id, direction)).or_insert_with(|| Stream {
                 pid: record.process.pid,
                 from_start: true,

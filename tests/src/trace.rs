@@ -103,6 +103,8 @@ pub struct CallField {
     pub length: u64,
     /// How many of these bytes are in records.
     pub captured: u64,
+    /// Nanoseconds from its entry to its return.
+    pub duration: u64,
     /// Position of the data's first byte in the call.
     pub offset: u64,
     /// Whether the call was cut.

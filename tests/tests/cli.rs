@@ -235,6 +235,28 @@ fn what_is_no_recording_is_refused() -> Result<()> {
 }
 
 #[test]
+fn files_with_names_of_protocol_buffers_that_cannot_be_used() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let check = |name: &str, source: &[u8], part: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, source)?;
+        let path = path.to_string_lossy();
+        check_usage(&["requests", "--all", "--proto", &path], part)?;
+        check_usage(&["requests", "--read", "/nonexistent/calls.jsonl", "--proto", &path], part)
+    };
+    check("bad.proto", b"syntax = \"proto3\";\nmessage A { int32 }", "bad.proto:2:19: expected")?;
+    check("import.proto", b"import \"b/c.proto\";", "import.proto:1:1: import 'b/c.proto' not found")?;
+    check("import.proto", b"import \"b/c.proto\";", "--proto-path")?;
+    check("bytes", b"\x00\xff", "neither a .proto file nor a descriptor set")?;
+    check("message.proto", b"syntax = \"proto3\"; message A {}", "no service is in")?;
+    check_usage(
+        &["requests", "--all", "--proto", "/nonexistent/a.proto"],
+        "/nonexistent/a.proto cannot be read",
+    )?;
+    check_usage(&["requests", "--all", "--proto-path", "."], "--proto <FILE>")
+}
+
+#[test]
 fn the_users_own_words_are_escaped_in_messages() -> Result<()> {
     let words: &[&[&str]] = &[
         &[HOSTILE],

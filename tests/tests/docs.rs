@@ -1,5 +1,8 @@
 //! ctrace accepts every command line of README.md and docs/*.md. Needs no root, because nothing is traced.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::docs::{self, Shown};
 use ctrace_tests::{Ctrace, Nobody, RunningTrace};
@@ -8,7 +11,13 @@ use ctrace_tests::{Ctrace, Nobody, RunningTrace};
 const USAGE: Option<i32> = Some(2);
 
 /// Runs ctrace as somebody without the rights to trace, so that it parses the words and then fails.
-enum Parser {
+struct Parser {
+    user: User,
+    /// A file with a schema, which ctrace reads before it traces. It stands for those that the text names.
+    schema: tempfile::NamedTempFile,
+}
+
+enum User {
     /// The tests run as root, and run ctrace as nobody, so that nothing is traced.
     Nobody(Nobody),
     /// The tests run as an ordinary user, and so does ctrace.
@@ -17,20 +26,32 @@ enum Parser {
 
 impl Parser {
     fn new() -> Result<Self> {
-        if rustix::process::geteuid().is_root() { Ok(Self::Nobody(Nobody::new()?)) } else { Ok(Self::Own) }
+        let is_root = rustix::process::geteuid().is_root();
+        let user = if is_root { User::Nobody(Nobody::new()?) } else { User::Own };
+        let schema = tempfile::Builder::new()
+            .suffix(".proto")
+            .permissions(fs::Permissions::from_mode(0o644))
+            .tempfile()?;
+        fs::write(&schema, docs::SCHEMA)?;
+        Ok(Self { user, schema })
     }
 
     fn run(&self, words: &[&str]) -> Result<RunningTrace> {
-        match self {
-            Self::Nobody(nobody) => nobody.run(words),
-            Self::Own => Ctrace::run_to_end(words),
+        match &self.user {
+            User::Nobody(nobody) => nobody.run(words),
+            User::Own => Ctrace::run_to_end(words),
         }
     }
 
     /// Fails if the words are a usage error with each of these endings: the text may name a command without
     /// its mandatory arguments.
     fn check(&self, words: &[String], endings: &[&[&str]]) -> Result<()> {
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let schema = self.schema.path().to_str().context("no text")?;
+        let before = |index: usize| index.checked_sub(1).and_then(|before| words.get(before));
+        let words = words.iter().enumerate().map(|(index, word)| {
+            if before(index).is_some_and(|option| option == "--proto") { schema } else { word.as_str() }
+        });
+        let words: Vec<&str> = words.collect();
         let mut first = None;
         for ending in endings {
             let trace = self.run(&[&words, *ending].concat())?;

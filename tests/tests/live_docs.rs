@@ -38,7 +38,11 @@ const MASKS: &[(&str, &str)] = &[
     (r"OpenSSL \d+\.\d+\.\d+\w*", "OpenSSL VERSION"),
     (r"#\d+ ", "#N "),
     (r"\[[\d.]+ (ns|µs|ms|s)\]", "[DURATION]"),
+    // Of a request; the size of its head differs with the port.
+    (r" [\d.]+ (ns|µs|ms|s) ↑\d+ B ↓\d+ B", " DURATION ↑N ↓N"),
     (r"\b\d+ calls?, \d+ bytes", "N calls, N bytes"),
+    // Whether the first one was under way when the trace began.
+    (r"\b\d+ requests?( \(\d+ incomplete\))? in", "N requests in"),
     // Columns of tables are as wide as their content.
     (r" {2,}", "  "),
     (r"demo-web:[0-9a-f]+", "demo-web:TAG"),
@@ -54,7 +58,7 @@ const PROGRAMS: &[(&str, &str)] = &[
         "ctrace",
         "#!/bin/sh\n\
          case \"$DURATION $* \" in ' '*|*' --limit '*|*' --list '*|*' --dry-run '*) exec \"$CTRACE\" \"$@\";; esac\n\
-         case $1 in ssl|exec|uprobe) ;; *) exec \"$CTRACE\" \"$@\";; esac\n\
+         case $1 in ssl|requests|exec|uprobe) ;; *) exec \"$CTRACE\" \"$@\";; esac\n\
          command=$1; shift; exec \"$CTRACE\" \"$command\" --duration \"$DURATION\" \"$@\"\n",
     ),
 ];
@@ -84,6 +88,18 @@ impl Scene {
         fs::create_dir(&work)?;
         fs::write(work.join("Makefile"), "all:\n\ttrue\n")?;
         fs::write(work.join("a b"), "")?;
+        for schema in ["api/shop.proto", "shop/v1/api.proto"] {
+            let schema = work.join(schema);
+            fs::create_dir_all(schema.parent().context("no directory")?)?;
+            fs::write(schema, docs::SCHEMA)?;
+        }
+        fs::create_dir(work.join("third_party"))?;
+        // The same, compiled.
+        let method = "\x0a\x01R\x12\x02.M\x1a\x02.M";
+        let compiled = format!(
+            "\x0a\x28\x0a\x07a.proto\x22\x03\x0a\x01M\x32\x10\x0a\x01S\x12\x0b{method}\x62\x06proto3"
+        );
+        fs::write(work.join("shop.pb"), compiled)?;
         let demo = Demo::start_named(&format!("ctrace-test-{}-docs-web", process::id()))?;
         let host = ["--add-host=example.org:192.0.2.1"];
         let app = ["/usr/bin/python3", "-I", "-c", APP];

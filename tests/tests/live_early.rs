@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::third_party::{BOOKWORM, Certificate};
 use ctrace_tests::{
-    Ctrace, JsonRecord, RunningTrace, Server, TestContainer, answer, images, json, list, program,
-    require_live, script,
+    Ctrace, ImageTree, JsonRecord, RunningTrace, Server, TestContainer, TestImage, answer, images, json,
+    list, program, require_live, script,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// How long ctrace may take for what it does beside a trace.
@@ -101,6 +102,33 @@ fn links(ctrace: &Ctrace) -> Result<usize> {
             usize::from(text.lines().any(|line| line.starts_with("link_type:") && line.contains("multi")));
     }
     Ok(links)
+}
+
+/// It is inspected before anybody maps it. When a process has mapped it, and before ctrace reads of that, the
+/// process ends, and the file is removed.
+#[test]
+fn the_reason_of_a_file_is_told_although_nobody_could_open_it() -> Result<()> {
+    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libssl.so.3";
+    require_live()?;
+    let broken = tempfile::NamedTempFile::new()?;
+    fs::write(broken.path(), fs::read(program("tls-client-static")?)?.get(..4096).context("short")?)?;
+    let tree = ImageTree::new()
+        .program(&program("idle")?, "/idle")?
+        .program(&program("mapper")?, "/mapper")?
+        .file(broken.path(), LIBRARY);
+    let container = TestContainer::start(&TestImage::build("broken", &tree)?, "broken", &[], &["/idle"])?;
+    let mut ctrace = Ctrace::json(&["--wait", "--container", container.name()])?;
+    thread::sleep(Duration::from_secs(2));
+    ctrace.child().signal(Signal::STOP)?;
+    container.exec(&["/mapper", "--fork", "0", LIBRARY])?;
+    fs::remove_file(container.path(LIBRARY))?;
+    ctrace.child().signal(Signal::CONT)?;
+    thread::sleep(Duration::from_secs(2));
+    let said = ctrace.finish()?.stderr;
+    let reasons: Vec<&str> = said.lines().filter(|line| line.contains("libssl.so.3: ")).collect();
+    let [reason] = reasons[..] else { anyhow::bail!("not once: {said}") };
+    ensure!(!reason.contains("could not be opened"), "{reason}");
+    Ok(())
 }
 
 /// `docker exec` of short commands in a container that idles, more than ten seconds apart, the first one

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use ctrace_tests::third_party::Certificate;
 use ctrace_tests::{
     Child, Ctrace, OutputLines, RunningTrace, Server, TestContainer, Transfer, count_lines, images, json,
     list, program, require_bpf, require_live, text, trace_shell, wait_until,
@@ -123,16 +124,17 @@ fn late_files_and_late_processes() -> Result<()> {
     Ok(())
 }
 
-/// It is forked right after its parent has mapped the file, and maps nothing itself.
-#[test]
-fn a_child_that_inherits_a_library_is_counted() -> Result<()> {
+/// Traces a program that maps a file and forks at once. Returns the records of the parent and the child,
+/// which ends after this time.
+fn missed_by_a_fork(child_ends_after: Duration) -> Result<(Value, Value)> {
     require_bpf()?;
     let directory = tempfile::tempdir()?;
     let source = |name: &str| Ok::<_, anyhow::Error>(program(name)?.display().to_string());
     let (mapper, plugin) = (source("mapper")?, source("exchange-static.so")?);
     let script = format!(
-        "cd {}; cp {plugin} exchange-static.so; {mapper} --fork exchange-static.so\n",
-        directory.path().display()
+        "cd {}; cp {plugin} exchange-static.so; {mapper} --fork {} exchange-static.so\n",
+        directory.path().display(),
+        child_ends_after.as_millis()
     );
     let trace = trace_shell(&["ssl"], &script)?;
     let lines = trace.lines()?;
@@ -146,12 +148,75 @@ fn a_child_that_inherits_a_library_is_counted() -> Result<()> {
         "{parent} {child}"
     );
     for record in [parent, child] {
-        ensure!(
-            at(record, "/library/name") == "exchange-static.so" && at(record, "/ended") == false,
-            "{record}"
-        );
+        ensure!(at(record, "/library/name") == "exchange-static.so", "{record}");
     }
     ensure!(trace.counted("/missed/processes")? == 2, "{}", trace.summary()?);
+    Ok((parent.clone(), child.clone()))
+}
+
+/// It is forked right after its parent has mapped the file, and maps nothing itself.
+#[test]
+fn a_child_that_inherits_a_library_is_counted() -> Result<()> {
+    let (parent, child) = missed_by_a_fork(Duration::from_secs(2))?;
+    ensure!(at(&parent, "/ended") == false && at(&child, "/ended") == false, "{parent} {child}");
+    Ok(())
+}
+
+/// It has ended before ctrace is attached, unless the attach is faster than its end.
+#[test]
+fn a_child_that_ends_at_once_is_counted() -> Result<()> {
+    let mut last = None;
+    for _ in 0..10 {
+        let (parent, child) = missed_by_a_fork(Duration::ZERO)?;
+        ensure!(at(&parent, "/ended") == false, "{parent} {child}");
+        ensure!(at(&child, "/process/comm") == "mapper", "{child}");
+        if at(&child, "/ended") == true {
+            return Ok(());
+        }
+        last = Some(child);
+    }
+    bail!("it has never ended: {last:?}")
+}
+
+/// One thread sends what nobody reads, and another one ends the process.
+const UNFINISHED: &str = "
+import os, socket, ssl, sys, threading, time
+near, far = socket.socketpair()
+def serve():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[1])
+    connection = context.wrap_socket(far, server_side=True)
+    time.sleep(60)
+def send():
+    context = ssl._create_unverified_context()
+    context.wrap_socket(near).sendall(bytes(50_000_000))
+time.sleep(1.5)
+for act in (serve, send):
+    threading.Thread(target=act).start()
+time.sleep(1)
+os._exit(0)
+";
+
+/// A call is reported when it returns.
+#[test]
+fn calls_that_send_when_their_process_ends_are_counted() -> Result<()> {
+    require_bpf()?;
+    let directory = tempfile::tempdir()?;
+    fs::write(directory.path().join("unfinished.py"), UNFINISHED)?;
+    let script = format!(
+        "cd {}; /usr/bin/python3 -I unfinished.py {}; {{ sleep 1.5; echo; }} | {} -up 50000000 -unread 1000\n",
+        directory.path().display(),
+        Certificate::get()?.server().display(),
+        program("tls-go")?.display()
+    );
+    let trace = trace_shell(&["ssl"], &script)?;
+    let lines = trace.lines()?;
+    // Python sends one record in a call.
+    let of_python = |call: &&Value| at(call, "/library/name") == "libssl.so.3";
+    let others: Vec<&Value> = of_type(&lines, "ssl").into_iter().filter(|call| !of_python(call)).collect();
+    ensure!(others.is_empty(), "{others:?}");
+    ensure!(trace.counted("/lost/reasons/unfinished/events")? == 2, "{}", trace.summary()?);
+    ensure!(!trace.stderr.contains("nothing lost"), "{}", trace.stderr);
     Ok(())
 }
 

@@ -75,7 +75,7 @@ impl Watched {
         self.session.drain(|bytes| {
             observed.extend(match decode(bytes) {
                 Ok(RingRecord::Task(TaskRecord::Exec(header))) => Some(Observed::Executed(header.pid)),
-                Ok(RingRecord::Task(TaskRecord::Exit(header))) => Some(Observed::Ended(header.pid)),
+                Ok(RingRecord::Task(TaskRecord::Exit(exit))) => Some(Observed::Ended(exit.header.pid)),
                 Ok(RingRecord::Control(ControlRecord::CgroupCreated(cgroup))) => Some(Observed::Made {
                     id: cgroup.id,
                     level: cgroup.level,

@@ -5,13 +5,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::third_party::{Certificate, TRIXIE};
-use ctrace_tests::{Ctrace, Direction, RunningTrace, TestContainer, TestRow, docker, require_live, script};
+use ctrace_tests::third_party::client::AUTHORITY;
+use ctrace_tests::third_party::{Pair, PairSetup, TRIXIE};
+use ctrace_tests::{Direction, RunningTrace, TestRow, docker};
 use serde_json::Value;
 
 const REQUEST: &[u8] = b"ctrace-request-a7c31e";
 const RESPONSE: &[u8] = b"ctrace-response-5d1f0c";
-const AUTHORITY: &str = "/etc/ssl/certs/ca-certificates.crt";
 const LIBSSL: [&str; 2] =
     ["/usr/lib/x86_64-linux-gnu/libssl.so.3", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"];
 /// The address in third-party-caddy.conf.
@@ -24,12 +24,6 @@ const REQUESTS: usize = 6;
 
 const OPENSSL: &str = "OpenSSL";
 
-/// A server, and a container next to it in which nothing runs yet.
-struct Pair {
-    server: TestContainer,
-    client: TestContainer,
-}
-
 /// What the server's records must say.
 struct Expected {
     implementation: &'static str,
@@ -40,25 +34,9 @@ struct Expected {
     whole: usize,
 }
 
-impl Pair {
-    fn start(label: &str, command: &[&str]) -> Result<Self> {
-        require_live()?;
-        let certificate = Certificate::get()?;
-        let image = TRIXIE.image()?;
-        let programs = format!("--volume={}:/programs:ro", script("").display());
-        let pem = format!("--volume={}:/server.pem:ro", certificate.server().display());
-        let server = TestContainer::start(&image, label, &[&programs, &pem, "--env=HOME=/root"], command)?;
-        let authority = format!("--volume={}:{AUTHORITY}:ro", certificate.authority().display());
-        let network = format!("--network=container:{}", server.id());
-        let command = [&["/mapper"], LIBSSL.as_slice()].concat();
-        let options = [programs.as_str(), &authority, &network];
-        let client = TestContainer::start(&image, &format!("{label}-client"), &options, &command)?;
-        Ok(Self { server, client })
-    }
-
-    fn trace(&self) -> Result<Ctrace> {
-        Ctrace::json(&["--container", self.server.name(), "--container", self.client.name()])
-    }
+/// A pair of the same release; the client's OpenSSL is mapped.
+fn start(label: &str, server: &[&str]) -> Result<Pair> {
+    Pair::start(&PairSetup { release: &TRIXIE, label, options: &[], server, mapped: &LIBSSL })
 }
 
 /// Goroutines that wait for many connections, and move between threads: first HTTP/1.1 with a connection
@@ -67,9 +45,9 @@ impl Pair {
 fn caddy() -> Result<()> {
     let command =
         ["/usr/bin/caddy", "run", "--config", "/programs/third-party-caddy.conf", "--adapter", "caddyfile"];
-    let pair = Pair::start("caddy", &command)?;
+    let pair = start("caddy", &command)?;
     pair.client.exec(&[&CURL, LISTENING.as_slice(), &[SERVER]].concat())?;
-    let ctrace = pair.trace()?;
+    let ctrace = pair.trace(&["ssl", "-v", "-o", "json"])?;
     for version in ["--http1.1", "--http2"] {
         let body = ["--data-binary", "@/programs/third-party-client.py"];
         let together = ["--parallel", version];
@@ -93,10 +71,10 @@ fn caddy() -> Result<()> {
 #[test]
 fn botan_3() -> Result<()> {
     let pair =
-        Pair::start("botan", &["/usr/bin/botan", "tls_server", "/server.pem", "/server.pem", "--port=8443"])?;
+        start("botan", &["/usr/bin/botan", "tls_server", "/server.pem", "/server.pem", "--port=8443"])?;
     let client = ["/usr/bin/python3", "/programs/third-party-client.py", "echo", "8443", AUTHORITY];
     pair.client.exec(&client)?;
-    let ctrace = pair.trace()?;
+    let ctrace = pair.trace(&["ssl", "-v", "-o", "json"])?;
     pair.client.exec(&client)?;
     pair.client.exec(&client)?;
     let trace = ctrace.finish()?;

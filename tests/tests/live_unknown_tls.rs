@@ -1,5 +1,6 @@
 //! A process that speaks TLS or QUIC by code that ctrace does not know is reported, whoever it is, and nobody
-//! else is. Needs root, and BusyBox, whose wget has TLS code of its own.
+//! else is. Needs root, BusyBox, whose wget has TLS code of its own, Docker, and once the machine's package
+//! sources for Java.
 #![expect(clippy::indexing_slicing, reason = "what a JSON value does not have is null")]
 
 use std::io::Write as _;
@@ -9,7 +10,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::{Child, Ctrace, OutputLines, RunningTrace, TracedCommand, require_bpf};
+use ctrace_tests::third_party::JAVA;
+use ctrace_tests::{
+    Child, Ctrace, OutputLines, RunningTrace, TestContainer, TracedCommand, count_lines, require_bpf,
+    require_live, script,
+};
 use serde_json::Value;
 
 /// Sends a ClientHello for `own.test` to the port in its first argument, as an unknown library would. It
@@ -149,6 +154,44 @@ fn a_program_with_tls_of_its_own_is_reported() -> Result<()> {
     ensure!(record["process"]["comm"] == "busybox" && record["role"] == "client", "{record}");
     ensure!(record["tls"]["client"]["server_name"] == "localhost", "{record}");
     ensure!(record["reason"] == "unknown_code", "{record}");
+    Ok(())
+}
+
+/// The file is named once, and each process that speaks TLS by it is.
+#[test]
+fn java_is_reported() -> Result<()> {
+    require_live()?;
+    let directory = tempfile::tempdir()?;
+    let (_server, port) = web_server(directory.path())?;
+    let address = format!("https://server.test:{port}/");
+    let programs = format!("--volume={}:/programs:ro", script("").display());
+    // Java sends no name that has no dot.
+    let options = ["--network=host", "--add-host=server.test:127.0.0.1", &programs];
+    let container = TestContainer::start(&JAVA.image()?, "java", &options, &["/idle"])?;
+    let ctrace = Ctrace::json(&["--wait", "--container", container.name()])?;
+    let java = "/usr/lib/jvm/java-17-openjdk-amd64/bin/java";
+    for _ in 0..2 {
+        let said = container.exec(&[java, "/programs/third-party-client.java", &address])?;
+        ensure!(said.trim() == "200", "{said}");
+    }
+    std::thread::sleep(Duration::from_millis(1500));
+    let trace = ctrace.finish()?;
+    let records = unknown(&trace)?;
+    ensure!(records.len() == 2, "{records:?}: {}", trace.stderr);
+    for record in &records {
+        ensure!(record["reason"] == "cannot_be_traced" && record["role"] == "client", "{record}");
+        ensure!(record["tls"]["client"]["server_name"] == "server.test", "{record}");
+        ensure!(record["process"]["executable"]["path"] == java, "{record}");
+        ensure!(record["container"]["name"] == container.name(), "{record}");
+    }
+    ensure!(records[0]["process"]["pid"] != records[1]["process"]["pid"], "{records:?}");
+    let said = &trace.stderr;
+    ensure!(
+        count_lines(said, "libjvm.so: Java TLS (JSSE), which the JVM compiles at run time") == 1,
+        "{said}"
+    );
+    let each = "speaks TLS (SNI server.test) by code that ctrace cannot trace";
+    ensure!(count_lines(said, each) == 2, "{said}");
     Ok(())
 }
 

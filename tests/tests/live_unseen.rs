@@ -11,6 +11,8 @@ use ctrace_tests::{count_lines, program, require_bpf, trace_shell};
 
 /// The user and the group of nobody.
 const NOBODY: u32 = 65534;
+/// A command in namespaces of its user's own.
+const IN_USER_NAMESPACE: &str = "unshare --user --map-root-user --mount";
 /// A command as nobody.
 const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
 
@@ -58,30 +60,80 @@ fn check_script(script: &str, reason: &str) -> Result<()> {
     Ok(())
 }
 
-/// It is in a file system of nobody's (FUSE), which not even root may enter.
-#[test]
-fn a_file_that_only_its_user_may_open() -> Result<()> {
+/// Runs a program twice in a file system (FUSE) that nobody's commands have mounted at `seen`, and checks
+/// that ctrace says once that it could not open it. The commands create `visible` if root can.
+fn check_fuse(commands: &str) -> Result<()> {
     require_bpf()?;
     let directory = tempfile::Builder::new().prefix("ctrace-fuse").tempdir_in("/tmp")?;
     let at = |name: &str| directory.path().join(name);
     for name in ["real", "seen"] {
         fs::create_dir(at(name))?;
-        chown(at(name), Some(NOBODY), Some(NOBODY))?;
+    }
+    fs::copy(program("half-tls")?, at("real/half-tls"))?;
+    for path in [directory.path().to_owned(), at("real"), at("seen")] {
+        chown(path, Some(NOBODY), Some(NOBODY))?;
     }
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
-    fs::copy(program("half-tls")?, at("real/half-tls"))?;
     // Some machines keep the device for root, so nobody gets one in a mount namespace.
     let script = format!(
         "cd {} && mknod fuse c 10 229 && chmod 666 fuse && unshare --mount sh -c '
-            mount --bind fuse /dev/fuse && {AS_NOBODY} bindfs --no-allow-other real seen
-            cat seen/half-tls > /dev/null && touch visible
-            for i in 1 2; do sleep 1.5 | {AS_NOBODY} seen/half-tls >> said; done
-            umount -l seen'\n",
+            mount --bind fuse /dev/fuse
+            {commands}'\n",
         directory.path().display()
     );
     check_script(&script, "half-tls: could not be opened: Permission denied")?;
     ensure!(fs::read_to_string(at("said"))? == "ready\nready\n", "bindfs: `cargo xtask setup` installs it");
     ensure!(!at("visible").exists(), "root can read the file: this test shows nothing");
+    Ok(())
+}
+
+/// It is in a file system of nobody's, which not even root may enter.
+#[test]
+fn a_file_that_only_its_user_may_open() -> Result<()> {
+    check_fuse(&format!(
+        "{AS_NOBODY} bindfs --no-allow-other real seen
+        cat seen/half-tls > /dev/null && touch visible
+        for i in 1 2; do sleep 1.5 | {AS_NOBODY} seen/half-tls >> said; done
+        umount -l seen"
+    ))
+}
+
+/// It is in a file system that was mounted in a user namespace, as rootless engines do. Everybody there may
+/// open it, and nobody outside.
+#[test]
+fn a_file_of_a_user_namespace() -> Result<()> {
+    check_fuse(&format!(
+        "{AS_NOBODY} {IN_USER_NAMESPACE} sh -c \"
+            bindfs -f -o allow_other real seen &
+            sleep 1; echo \\$\\$ > inside
+            for i in 1 2; do sleep 1.5 | seen/half-tls >> said; done
+            kill \\$!; wait\" &
+        while [ ! -s inside ]; do sleep 0.1; done
+        cat /proc/$(cat inside)/root$PWD/seen/half-tls > /dev/null && touch visible
+        wait"
+    ))
+}
+
+/// Files that root may open are traced in any namespace.
+#[test]
+fn programs_in_a_user_namespace_are_traced() -> Result<()> {
+    require_bpf()?;
+    let programs = [program("tls-go")?, program("tls-gnutls")?];
+    let runs = programs.map(|program| {
+        format!(
+            "{{ sleep 1.5; echo; }} | {AS_NOBODY} {IN_USER_NAMESPACE} {} --up 5 --down 7\n",
+            program.display()
+        )
+    });
+    let trace = trace_shell(&["ssl"], &runs.concat())?;
+    trace.check_complete()?;
+    for library in ["tls-go", "libgnutls.so.30"] {
+        let records = trace.records()?;
+        let lengths =
+            records.iter().filter(|record| record.library.name == library).map(|record| record.call.length);
+        // Each side reports what it moves.
+        ensure!(lengths.sum::<u64>() == 2 * (5 + 7), "{library}: {}", trace.stderr);
+    }
     Ok(())
 }
 

@@ -8,6 +8,9 @@
 mod certificate;
 pub mod client;
 mod debian;
+pub mod grpc;
+pub mod http;
+mod pair;
 mod wheels;
 
 use std::fs::{self, File};
@@ -19,6 +22,7 @@ use anyhow::{Context as _, Result, bail};
 use sha2::{Digest as _, Sha256};
 
 pub use certificate::Certificate;
+pub use pair::{Pair, PairSetup};
 
 use crate::image::TestImage;
 use crate::paths;
@@ -39,6 +43,8 @@ enum Wheels {
     Added,
     /// Programs with TLS inside of them, of up to 100 MB each.
     Large,
+    /// Servers and clients of HTTP beside the others.
+    Http,
     LeftOut,
 }
 
@@ -66,15 +72,31 @@ pub const LARGE: Release = Release {
     wheels: Wheels::Large,
 };
 
+/// Servers and clients of HTTP, beside Debian 12.
+pub const HTTP: Release = Release {
+    name: "http",
+    suite: "bookworm",
+    packages: &["nginx-light", "curl", "nghttp2-client", "nghttp2-server", "caddy", "python3", "libstdc++6"],
+    wheels: Wheels::Http,
+};
+
 /// PHP 8.2, which can copy its code to huge pages.
 pub const PHP: Release =
     Release { name: "php", suite: "bookworm", packages: &["php-cli"], wheels: Wheels::LeftOut };
+
+/// A Java runtime, whose TLS is compiled while it runs.
+pub const JAVA: Release = Release {
+    name: "java",
+    suite: "bookworm",
+    packages: &["openjdk-17-jre-headless"],
+    wheels: Wheels::LeftOut,
+};
 
 impl Release {
     /// The image of the release, with `/idle` and `/mapper`.
     pub fn image(&self) -> Result<TestImage> {
         let mut recipe = format!("{self:?}");
-        let lists = [wheels::LIST, wheels::LARGE, wheels::BUN].map(script);
+        let lists = [wheels::LIST, wheels::LARGE, wheels::BUN, wheels::HTTP, wheels::WS].map(script);
         for file in lists.into_iter().chain([script("idle.c"), script("mapper.c")]) {
             recipe.push_str(&fs::read_to_string(file)?);
         }
@@ -89,6 +111,11 @@ impl Release {
             Wheels::Large => {
                 wheels::unpack(&wheels::download_large()?, root)?;
                 fs::copy(wheels::download_bun()?, root.join("usr/bin/bun"))?;
+            }
+            Wheels::Http => {
+                wheels::unpack(&wheels::download()?, root)?;
+                wheels::unpack(&wheels::download_http()?, root)?;
+                run(Command::new("cp").arg("-r").arg(wheels::download_ws()?).arg(root.join("usr/lib/ws")))?;
             }
             Wheels::LeftOut => {}
         }

