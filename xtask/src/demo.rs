@@ -70,11 +70,14 @@ pub(crate) fn show(options: Show) -> Result<()> {
     let [option, target] = demo.selector();
     let color = if stdout().is_terminal() { "always" } else { "never" };
 
-    println!("\n  as text, for a person:");
-    shell::run(ctrace(&option, &target)?.args(["--duration", "4s", "--color", color]))?;
+    println!("\n  its requests, as text for a person:");
+    shell::run(ctrace("requests", &option, &target)?.args(["--duration", "4s", "--color", color]))?;
+
+    println!("\n  the same byte for byte:");
+    shell::run(ctrace("ssl", &option, &target)?.args(["--duration", "2s", "--color", color]))?;
 
     println!("\n  as JSON Lines, for a pipeline:");
-    let mut json = ctrace(&option, &target)?;
+    let mut json = ctrace("ssl", &option, &target)?;
     json.args(["--duration", "2s", "-o", "json"]);
     println!("    $ {}", shell::shown(&json));
     let output = json.stderr(Stdio::inherit()).output().context("cannot run ctrace")?;
@@ -92,8 +95,8 @@ pub(crate) fn show(options: Show) -> Result<()> {
     Ok(())
 }
 
-fn ctrace(option: &str, target: &str) -> Result<std::process::Command> {
+fn ctrace(subcommand: &str, option: &str, target: &str) -> Result<std::process::Command> {
     let mut command = shell::command(&workspace::ctrace()?.to_string_lossy());
-    command.args(["ssl", option, target]);
+    command.args([subcommand, option, target]);
     Ok(command)
 }

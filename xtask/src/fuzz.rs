@@ -33,6 +33,16 @@ enum Target {
     Recordings,
     /// What decides where a dynamic loader searches
     Loader,
+    /// Connections in HTTP/1
+    Http1,
+    /// Connections in HTTP/2
+    Http2,
+    /// Connections in WebSocket
+    Websocket,
+    /// Bodies, encoded or not
+    Content,
+    /// Bodies of protocol buffers by a schema, and descriptor sets
+    Schema,
 }
 
 impl Target {
@@ -42,6 +52,24 @@ impl Target {
             Self::Streams => "ctrace-fuzz-streams",
             Self::Recordings => "ctrace-fuzz-recordings",
             Self::Loader => "ctrace-fuzz-loader",
+            Self::Http1 | Self::Http2 | Self::Websocket => "ctrace-fuzz-protocols",
+            Self::Content => "ctrace-fuzz-content",
+            Self::Schema => "ctrace-fuzz-schema",
+        }
+    }
+
+    /// The protocol that is fuzzed.
+    fn protocol(self) -> Option<&'static str> {
+        match self {
+            Self::Http1 => Some("http1"),
+            Self::Http2 => Some("http2"),
+            Self::Websocket => Some("websocket"),
+            Self::Programs
+            | Self::Streams
+            | Self::Recordings
+            | Self::Loader
+            | Self::Content
+            | Self::Schema => None,
         }
     }
 }
@@ -79,7 +107,7 @@ pub(crate) fn run(options: &FuzzOptions) -> Result<()> {
 
     let corpus = match options.target {
         Target::Programs => target.join("corpus"),
-        other => target.join(format!("corpus-{}", other.program())),
+        other => target.join(format!("corpus-{}", other.protocol().unwrap_or(other.program()))),
     };
     std::fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
     let path = target.join("fuzz").join(options.target.program());
@@ -92,7 +120,13 @@ pub(crate) fn run(options: &FuzzOptions) -> Result<()> {
         }
         Target::Streams | Target::Loader => "-max_len=1024",
         Target::Recordings => "-max_len=8192",
+        Target::Http1 | Target::Http2 | Target::Websocket | Target::Content | Target::Schema => {
+            "-max_len=4096"
+        }
     };
+    if let Some(protocol) = options.target.protocol() {
+        fuzzer.env("CTRACE_FUZZ_PROTOCOL", protocol);
+    }
     // A program of 5 MB is inspected in 10 to 50 ms; what takes seconds, or 600 MB, is a finding.
     fuzzer.args(["-timeout=20", "-rss_limit_mb=600", longest, "-len_control=0"]);
     fuzzer.arg(format!("-artifact_prefix={}/", target.display()));

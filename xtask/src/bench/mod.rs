@@ -14,6 +14,7 @@ mod machine;
 mod nginx;
 mod process;
 mod report;
+mod requests;
 mod scale;
 mod starts;
 mod statistics;
@@ -35,7 +36,9 @@ pub(crate) struct BenchOptions {
     quick: bool,
     /// Fail when ctrace adds more than half of what bpftrace adds to an SSL_write, loses records at 20 000
     /// calls a second, takes more than 64 MiB of memory, more than 0.5 % of a CPU at rest, or more links for
-    /// more containers of the same images. With `--only`, fails for the limits of that part.
+    /// more containers of the same images; or when requests take more than twice the CPU time of their calls,
+    /// or fewer than 50 000 a second are shown without loss. With `--only`, fails for the limits of that
+    /// part.
     #[arg(long)]
     check: bool,
     /// Measure only this, and print it: docs/performance.md stays as it is.
@@ -56,6 +59,8 @@ enum Part {
     Scale,
     /// The load that ctrace takes without loss, and its memory.
     Load,
+    /// Exchanges of HTTP, shown as requests.
+    Requests,
     /// Until ctrace traces, and until it has ended.
     Start,
 }
@@ -138,6 +143,7 @@ pub(crate) fn run(options: BenchOptions) -> Result<()> {
         Some(Part::Exec) => drop(measure.args(["--only", "exec"])),
         Some(Part::Scale) => drop(measure.args(["--only", "scale"])),
         Some(Part::Load) => drop(measure.args(["--only", "load"])),
+        Some(Part::Requests) => drop(measure.args(["--only", "requests"])),
         Some(Part::Start) => drop(measure.args(["--only", "start"])),
         None => {}
     }
@@ -169,6 +175,11 @@ pub(crate) fn measure(options: BenchOptions) -> Result<()> {
                 load.describe(&mut report);
                 failures = load.failures();
             }
+            Part::Requests => {
+                let requests = requests::measure(extent)?;
+                requests.describe(&mut report);
+                failures = requests.failures();
+            }
             Part::Start => starts::measure(extent)?.describe(&mut report),
         }
         println!("{}", report.text());
@@ -179,8 +190,9 @@ pub(crate) fn measure(options: BenchOptions) -> Result<()> {
     let functions = functions::measure(extent)?;
     let execs = execs::measure(extent)?;
     let attaches = attach::measure(extent)?;
-    let requests = nginx::measure(extent)?;
+    let server = nginx::measure(extent)?;
     let load = load::measure(extent)?;
+    let requests = requests::measure(extent)?;
     let scale = scale::measure(extent)?;
 
     let mut report = report::BenchReport::default();
@@ -190,14 +202,15 @@ pub(crate) fn measure(options: BenchOptions) -> Result<()> {
     functions.describe(&mut report);
     execs.describe(&mut report);
     attach::describe(attaches.as_ref(), &mut report);
-    nginx::describe(requests.as_ref(), &mut report);
+    nginx::describe(server.as_ref(), &mut report);
     load.describe(&mut report);
+    requests.describe(&mut report);
     scale.describe(&mut report);
     println!("{}", report.text());
     let file = report.write()?;
     println!("written to {}", file.display());
     if options.check {
-        check(&[calls.failures(), load.failures(), scale.failures()].concat())?;
+        check(&[calls.failures(), load.failures(), requests.failures(), scale.failures()].concat())?;
     }
     Ok(())
 }

@@ -29,21 +29,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A way to trace, with microseconds of CPU time per request and requests per second, round by round.
 #[derive(Clone, Debug)]
-pub(super) struct Requests {
+pub(super) struct NginxRequests {
     way: Way,
     rounds: Vec<(f64, f64)>,
     lost: bool,
 }
 
 /// Measures all ways in turn, round by round; `None` if nginx or wrk is not installed.
-pub(super) fn measure(extent: Extent) -> Result<Option<Vec<Requests>>> {
+pub(super) fn measure(extent: Extent) -> Result<Option<Vec<NginxRequests>>> {
     let (Some(nginx), Some(wrk)) = (shell::find("nginx"), shell::find("wrk")) else { return Ok(None) };
     let nginx = Nginx::start(&nginx)?;
     let idle = BenchTarget::start()?;
     let pids = Pids { measured: nginx.worker()?, idle: idle.id() };
     let ways = [Way::Untraced, Way::Ctrace, Way::Elsewhere, Way::Floor].into_iter();
     let ways = ways.chain(bpftrace_program().map(|_| Way::Bpftrace));
-    let mut all: Vec<Requests> = ways.map(|way| Requests { way, rounds: Vec::new(), lost: false }).collect();
+    let mut all: Vec<NginxRequests> =
+        ways.map(|way| NginxRequests { way, rounds: Vec::new(), lost: false }).collect();
     for round in 1..=extent.rounds {
         eprintln!("bench: nginx, round {round} of {}", extent.rounds);
         for requests in &mut all {
@@ -59,7 +60,7 @@ pub(super) fn measure(extent: Extent) -> Result<Option<Vec<Requests>>> {
 }
 
 /// Adds the table.
-pub(super) fn describe(all: Option<&Vec<Requests>>, report: &mut BenchReport) {
+pub(super) fn describe(all: Option<&Vec<NginxRequests>>, report: &mut BenchReport) {
     report.paragraph("### A server");
     let Some(all) = all else {
         report.paragraph("Not measured: nginx or wrk is not installed.");
@@ -69,9 +70,9 @@ pub(super) fn describe(all: Option<&Vec<Requests>>, report: &mut BenchReport) {
         "CPU time of the nginx worker for each request: TLS 1.3, {CONNECTIONS} connections kept open, a body \
          of {BODY} bytes, wrk on the same machine with a copy of the library of its own."
     ));
-    let us = |requests: &Requests| median(requests.rounds.iter().map(|(us, _)| *us));
+    let us = |requests: &NginxRequests| median(requests.rounds.iter().map(|(us, _)| *us));
     let untraced = all.first().map_or(0.0, us);
-    let row = |requests: &Requests| {
+    let row = |requests: &NginxRequests| {
         let name = match requests.way {
             Way::Untraced => "untraced",
             Way::Ctrace => "ctrace",

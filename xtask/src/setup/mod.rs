@@ -131,6 +131,7 @@ fn steps(options: SetupOptions) -> Vec<Box<dyn SetupStep>> {
         steps.push(Box::new(packages::ENGINES));
         steps.push(Box::new(packages::LANGUAGES));
         steps.push(Box::new(packages::WATCHERS));
+        steps.push(Box::new(packages::ORACLE));
     }
     if options.bench {
         steps.push(Box::new(packages::BENCH));

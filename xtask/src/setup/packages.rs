@@ -69,6 +69,12 @@ pub(super) const WATCHERS: Group = Group {
     parts: &[part("bubblewrap", "bwrap"), part("gdb", "gdb"), part("strace", "strace"), part("sudo", "sudo")],
 };
 
+/// Decodes the same connections as ctrace, from their packets (22 MB, with what it depends on).
+pub(super) const ORACLE: Group = Group {
+    name: "program that decodes packets",
+    parts: &[part("tshark", "tshark"), part("tshark", "dumpcap")],
+};
+
 /// The packages for tests in other languages, and for probes that programs define themselves (USDT).
 pub(super) const LANGUAGES: Group = Group {
     name: "compilers for the tests",

@@ -35,7 +35,7 @@ pub(crate) struct TestOptions {
 
 /// Live suites that only `--long`, or a filter, runs: without them everything takes at most 35 minutes on two
 /// processors.
-const LONG: &[&str] = &["live_third_party_large"];
+const LONG: &[&str] = &["live_third_party_large", "live_requests_peers_large"];
 
 /// The kernel that every run boots. With `--long` there are three: the oldest that Debian supports and ctrace
 /// runs on, a long-term one, and the newest.

@@ -19,8 +19,9 @@ pub(super) struct Source {
 
 /// Directories that do not contain the project's own text.
 const SKIPPED: [&str; 2] = ["target", ".git"];
-/// Recorded bytes for tests: the ending of their file names, and the largest size in bytes.
-const RECORDED: (&str, usize) = (".bin", 4096);
+/// Bytes for tests that were recorded or that other encoders have made: the endings of their file names, and
+/// the largest size.
+const RECORDED: ([&str; 3], usize) = ([".bin", ".br", ".zst"], 4096);
 /// Endings of the files that are read.
 const READ: [&str; 9] = [".rs", ".md", ".toml", ".c", ".h", ".py", ".sh", ".bt", ".ci/run"];
 
@@ -63,7 +64,7 @@ pub(super) fn products(root: &Path) -> Result<Vec<String>> {
     let mut products = Vec::new();
     for (path, file) in files(root)? {
         let bytes = fs::read(&file).with_context(|| format!("cannot read {path}"))?;
-        let is_recorded = path.ends_with(RECORDED.0) && bytes.len() <= RECORDED.1;
+        let is_recorded = RECORDED.0.iter().any(|ending| path.ends_with(ending)) && bytes.len() <= RECORDED.1;
         let is_text = std::str::from_utf8(&bytes).is_ok_and(|text| !text.contains('\0'));
         if !is_text && !is_recorded {
             products.push(path);
