@@ -479,6 +479,7 @@ impl Discovery {
                 return Err(error);
             }
         };
+        self.codes.put(pid, ProcessCode::Unprobed);
         let mut files = Vec::with_capacity(mappings.len());
         let mut foreign = 0;
         let mut maps = BTreeSet::new();
@@ -497,19 +498,15 @@ impl Discovery {
         }
         self.users.maps(pid, &maps.iter().copied().collect::<Vec<_>>());
         self.users.set_mapped(pid, &maps, Instant::now());
-        let is_blind_spot = |skipped: &Skipped| skipped.pid == Some(pid) && skipped.kind.is_blind_spot();
-        let code = match maps.is_empty() {
-            false => ProcessCode::Probed,
-            true if self.skipped.iter().any(is_blind_spot) => ProcessCode::Reported,
-            true => ProcessCode::Unprobed,
-        };
-        self.codes.put(pid, code);
         if maps.is_empty() {
             let files = if foreign == 1 { "file" } else { "files" };
             let what = format!("{foreign} mapped {files}");
             self.skip(SkipKind::Process, pid, &what, self.probe.nothing_found().to_owned());
-        } else if matches!(self.probe, Probe::Ssl(_)) && Proc::default().has_kernel_tls(pid) {
-            self.skip(SkipKind::Untraceable, pid, "kernel TLS", tls::KERNEL_TLS.to_owned());
+        } else {
+            self.codes.put(pid, ProcessCode::Probed);
+            if matches!(self.probe, Probe::Ssl(_)) && Proc::default().has_kernel_tls(pid) {
+                self.skip(SkipKind::Untraceable, pid, "kernel TLS", tls::KERNEL_TLS.to_owned());
+            }
         }
         Ok(files)
     }
@@ -732,6 +729,10 @@ impl Discovery {
         (pid, what): (u32, &str),
         reason: String,
     ) {
+        // A library that cannot be traced may be mapped long after the process was inspected.
+        if kind.is_blind_spot() && self.code_of(pid) != ProcessCode::Probed {
+            self.codes.put(pid, ProcessCode::Reported);
+        }
         self.skipped.push(Skipped { kind, pid: Some(pid), file, subject: what.to_owned(), reason });
     }
 }

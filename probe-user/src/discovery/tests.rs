@@ -50,3 +50,15 @@ fn numbers_of_hooks_are_used_again() {
     assert_eq!(discovery.number(2), 8..10, "of another length");
     assert_eq!(discovery.number(3), 0..3);
 }
+
+#[test]
+fn what_cannot_be_traced_counts_also_if_it_is_mapped_after_the_inspection() {
+    let mut discovery = Discovery::new(Probe::Ssl(SslProbe::default()));
+    for (before, after) in
+        [(ProcessCode::Unprobed, ProcessCode::Reported), (ProcessCode::Probed, ProcessCode::Probed)]
+    {
+        discovery.codes.put(5, before);
+        discovery.skip(SkipKind::Untraceable, 5, "libjvm.so", "Java TLS".to_owned());
+        assert_eq!(discovery.code_of(5), after);
+    }
+}
