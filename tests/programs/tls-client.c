@@ -1,14 +1,15 @@
 /* A TLS client of tls-server. It sends the sizes of --up and receives those of --down in turn (one SSL_write
- * per size), or sends the bytes of --text, or HTTP requests for as long as it lives (--http MS). It prints
- * what it moved at the end. */
-#include "tls.h"
+ * per size), or sends the bytes of --text, or HTTP requests for as long as it lives: on one connection
+ * (--http MS), or some at once in HTTP/2 on each of many connections (--http2 MS). It prints what it moved at
+ * the end. */
+#include "http2.h"
 #include <getopt.h>
 #include <sys/prctl.h>
 
 struct options {
     const char *up, *down, *text, *early;
     int port, buffer, nonblocking, peek, requests;
-    long sleep, delay, http;
+    long sleep, delay, http, http2;
     unsigned connections;
     enum api api;
 };
@@ -119,8 +120,11 @@ static void run_connection(SSL_CTX *context, const struct options *options, unsi
     peer.ssl = SSL_new(context);
     SSL_set_fd(peer.ssl, peer.fd);
     if (session) send_early(&peer, session, options->early);
+    if (options->http2 > 0) SSL_set_alpn_protos(peer.ssl, (const unsigned char *)HTTP2_ALPN, sizeof HTTP2_ALPN - 1);
     if (!peer_repeat(&peer, SSL_connect)) fail("the handshake failed");
-    if (options->http > 0) {
+    if (options->http2 > 0) {
+        http2_ask(&peer);
+    } else if (options->http > 0) {
         run_http(&peer, options);
     } else {
         run_plan(&peer, options);
@@ -136,7 +140,8 @@ static struct options options_parse(int count, char **arguments) {
         {"port", 1, NULL, 'p'},        {"api", 1, NULL, 'a'},   {"buffer", 1, NULL, 'b'}, {"peek", 0, NULL, 'k'},
         {"nonblocking", 0, NULL, 'n'}, {"up", 1, NULL, 'u'},    {"down", 1, NULL, 'd'},   {"text", 1, NULL, 't'},
         {"sleep", 1, NULL, 's'},       {"delay", 1, NULL, 'y'}, {"comm", 1, NULL, 'm'},   {"http", 1, NULL, 'h'},
-        {"connections", 1, NULL, 'c'}, {"early", 1, NULL, 'e'}, {"requests", 1, NULL, 'r'}, {NULL, 0, NULL, 0},
+        {"connections", 1, NULL, 'c'}, {"early", 1, NULL, 'e'}, {"requests", 1, NULL, 'r'}, {"http2", 1, NULL, '2'},
+        {NULL, 0, NULL, 0},
     };
     int option;
     while ((option = getopt_long(count, arguments, "", known, NULL)) != -1) {
@@ -151,6 +156,7 @@ static struct options options_parse(int count, char **arguments) {
         case 's': options.sleep = atol(optarg); break;
         case 'y': options.delay = atol(optarg); break;
         case 'h': options.http = atol(optarg); break;
+        case '2': options.http2 = atol(optarg); break;
         case 'r': options.requests = atoi(optarg); break;
         case 'c': options.connections = (unsigned)atoi(optarg); break;
         case 'e': options.early = optarg; break;
@@ -174,7 +180,10 @@ int main(int count, char **arguments) {
     signal(SIGPIPE, SIG_IGN);
     SSL_CTX *context = SSL_CTX_new(TLS_client_method());
     if (options.delay > 0) sleep_ms(options.delay);
-    for (unsigned number = 1; number <= options.connections; number++) run_connection(context, &options, number);
+    for (unsigned number = 1; options.http2 > 0 || number <= options.connections; number++) {
+        run_connection(context, &options, number);
+        if (options.http2 > 0) sleep_ms(options.http2);
+    }
     SSL_CTX_free(context);
     return 0;
 }

@@ -1,8 +1,9 @@
 /* A TLS server on 127.0.0.1. The first line of a connection says what it does:
  *   "PLAN up=SIZES down=SIZES"  step by step: reads up[i] bytes, then sends down[i] bytes with one SSL_write
  *   "GET ..."                   answers as an HTTP server does, until the client closes
+ * A client that offers HTTP/2 is answered in it.
  * With --fork each connection is served by a child that never executes anything, with --threads by a thread. */
-#include "tls.h"
+#include "http2.h"
 #include <getopt.h>
 #include <pthread.h>
 #include <sys/wait.h>
@@ -92,7 +93,14 @@ static void serve(const struct job *job) {
     char header[HEADER_MAX + 1];
     size_t length = 0;
     char *end = NULL;
-    if (peer_repeat(&peer, SSL_accept)) {
+    int accepted = peer_repeat(&peer, SSL_accept);
+    const unsigned char *protocol = NULL;
+    unsigned protocol_length = 0;
+    SSL_get0_alpn_selected(peer.ssl, &protocol, &protocol_length);
+    if (accepted && protocol_length > 0) {
+        http2_serve(&peer);
+        SSL_shutdown(peer.ssl);
+    } else if (accepted) {
         while (length < HEADER_MAX && end == NULL) {
             size_t got = peer_read(&peer, header + length, HEADER_MAX - length);
             if (got == 0) break;
@@ -112,6 +120,14 @@ static void serve(const struct job *job) {
     flockfile(stdout);
     peer_report(&peer, "server", job->number);
     funlockfile(stdout);
+}
+
+static int select_http2(SSL *ssl, const unsigned char **selected, unsigned char *length, const unsigned char *offered,
+                        unsigned offered_length, void *context) {
+    (void)ssl, (void)context;
+    int result = SSL_select_next_proto((unsigned char **)selected, length, (const unsigned char *)HTTP2_ALPN,
+                                       sizeof HTTP2_ALPN - 1, offered, offered_length);
+    return result == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
 }
 
 static void *serve_thread(void *argument) {
@@ -188,6 +204,7 @@ int main(int count, char **arguments) {
     signal(SIGPIPE, SIG_IGN);
     SSL_CTX *context = SSL_CTX_new(TLS_server_method());
     certificate_into(context);
+    SSL_CTX_set_alpn_select_cb(context, select_http2, NULL);
     if (options.partial) SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE);
     if (options.early) SSL_CTX_set_max_early_data(context, 16384);
     int listener = listen_on(&options);

@@ -17,6 +17,25 @@ const LABEL: &str = "ctrace-demo";
 /// Milliseconds between requests: slow enough to be read.
 const INTERVAL: &str = "300";
 
+/// What the client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DemoProtocol {
+    /// One request after the other, on one connection.
+    Http1,
+    /// Some requests at once, on each of many connections.
+    Http2,
+}
+
+impl DemoProtocol {
+    /// The name of the client's container, and the option of `tls-client`.
+    fn client(self, server: &str) -> (String, &'static str) {
+        match self {
+            Self::Http1 => (format!("{server}-client"), "--http"),
+            Self::Http2 => (format!("{server}-client-http2"), "--http2"),
+        }
+    }
+}
+
 /// The running service. Dropping it removes everything.
 #[derive(Debug)]
 pub struct Demo {
@@ -26,40 +45,42 @@ pub struct Demo {
 /// Fields are dropped in order: the client ends before the server.
 #[derive(Debug)]
 enum Parts {
-    Containers { _client: TestContainer, server: Server },
-    Namespaces { _client: Child, server: Namespaced },
+    Containers { client: TestContainer, server: Server },
+    Namespaces { client: Child, server: Namespaced },
 }
 
 impl Demo {
     /// Starts a container `web` made FROM scratch (a server and its libraries, no shell), and a second
     /// container with the client.
-    pub fn start() -> Result<Self> {
-        Self::start_named(NAME)
+    pub fn start(protocol: DemoProtocol) -> Result<Self> {
+        Self::start_named(NAME, protocol)
     }
 
     /// The same as [`Self::start`], with another name than `web`.
-    pub fn start_named(name: &str) -> Result<Self> {
-        let client_name = format!("{name}-client");
+    pub fn start_named(name: &str, protocol: DemoProtocol) -> Result<Self> {
         make_room(name)?;
-        make_room(&client_name)?;
-        let server_image = TestImage::build("demo-web", &images::server_tree()?)?;
-        let options = ["--label", LABEL];
-        let server = ["/tls-server", "--port", "443"];
-        let server = Server::of(TestContainer::start_named(&server_image, name, &options, &server)?)?;
-        let network = format!("--network=container:{name}");
-        let options = [options.as_slice(), &[&network]].concat();
-        let client = ["/tls-client", "--port", server.port(), "--http", INTERVAL];
-        let client = TestContainer::start_named(&images::tls()?, &client_name, &options, &client)?;
-        Ok(Self { parts: Parts::Containers { _client: client, server } })
+        let image = TestImage::build("demo-web", &images::server_tree()?)?;
+        let command = ["/tls-server", "--port", "443"];
+        let server = TestContainer::start_named(&image, name, &["--label", LABEL], &command)?;
+        let server = Server::of(server)?;
+        let client = client_container(&server, protocol)?;
+        Ok(Self { parts: Parts::Containers { client, server } })
     }
 
     /// Starts the same server in its own PID and mount namespaces, for a machine without Docker.
-    pub fn start_in_namespaces() -> Result<Self> {
+    pub fn start_in_namespaces(protocol: DemoProtocol) -> Result<Self> {
         let server = Namespaced::start(&images::server_tree()?, &["/tls-server"])?;
-        let port = server.first_line().strip_prefix("listening ").context("the server does not listen")?;
-        let mut client = Command::new(program("tls-client")?);
-        let client = Child::start(client.args(["--port", port, "--http", INTERVAL]))?;
-        Ok(Self { parts: Parts::Namespaces { _client: client, server } })
+        let client = client_process(&server, protocol)?;
+        Ok(Self { parts: Parts::Namespaces { client, server } })
+    }
+
+    /// Replaces the client by one that speaks the other protocol.
+    pub fn speak(&mut self, protocol: DemoProtocol) -> Result<()> {
+        match &mut self.parts {
+            Parts::Containers { client, server } => *client = client_container(server, protocol)?,
+            Parts::Namespaces { client, server } => *client = client_process(server, protocol)?,
+        }
+        Ok(())
     }
 
     /// The selector for `ctrace ssl`.
@@ -77,6 +98,22 @@ impl Demo {
             Parts::Namespaces { server, .. } => server.pid(),
         }
     }
+}
+
+fn client_container(server: &Server, protocol: DemoProtocol) -> Result<TestContainer> {
+    let (name, option) = protocol.client(server.container.name());
+    make_room(&name)?;
+    let network = format!("--network=container:{}", server.container.name());
+    let options = ["--label", LABEL, &network];
+    let command = ["/tls-client", "--port", server.port(), option, INTERVAL];
+    TestContainer::start_named(&images::tls()?, &name, &options, &command)
+}
+
+fn client_process(server: &Namespaced, protocol: DemoProtocol) -> Result<Child> {
+    let port = server.first_line().strip_prefix("listening ").context("the server does not listen")?;
+    let (_, option) = protocol.client(NAME);
+    let mut client = Command::new(program("tls-client")?);
+    Child::start(client.args(["--port", port, option, INTERVAL]))
 }
 
 /// Removes a container that an interrupted demonstration left behind. One that belongs to somebody else is

@@ -38,7 +38,7 @@ pub use child::{Child, OutputLines};
 pub use command::{LocalServer, TracedCommand, Tracing};
 pub use container::{TestContainer, docker};
 pub use ctrace::{Ctrace, RETURN_PROBE_VARIABLE};
-pub use demo::Demo;
+pub use demo::{Demo, DemoProtocol};
 pub use engine::{Archive, Engine, EngineContainer, EngineKind, EngineServer, TestPod, wait_until};
 pub use image::{TestImage, images};
 pub use namespaces::Namespaced;

@@ -22,14 +22,16 @@ struct Recipe {
 }
 
 const SHARED: &[&str] = &["-lssl", "-lcrypto", "-pthread"];
+const SHARED_HTTP2: &[&str] = &["-lnghttp2", "-lssl", "-lcrypto", "-pthread"];
 /// A library that a running program loads.
 const PLUGIN: &[&str] = &["-shared", "-fPIC", "-lssl", "-lcrypto", "-pthread"];
 /// The same with OpenSSL inside, as in Python's wheels.
 const PLUGIN_STATIC: &[&str] = &["-shared", "-fPIC", "-l:libssl.a", "-l:libcrypto.a", "-pthread", "-ldl"];
 /// OpenSSL inside the executable, with its symbols, as in statically linked programs.
 const STATIC: &[&str] = &["-static", "-lssl", "-lcrypto", "-pthread", "-ldl"];
+const STATIC_HTTP2: &[&str] = &["-static", "-lnghttp2", "-lssl", "-lcrypto", "-pthread", "-ldl"];
 /// Finds `libbundle.so` in its own directory.
-const BUNDLED: &[&str] = &["-L.", "-lbundle", "-pthread", "-Wl,-rpath,$ORIGIN"];
+const BUNDLED: &[&str] = &["-L.", "-lnghttp2", "-lbundle", "-pthread", "-Wl,-rpath,$ORIGIN"];
 /// OpenSSL inside a library of another name, as in vendored copies.
 const BUNDLE: &[&str] = &[
     "-shared",
@@ -170,8 +172,8 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "containers", source: Some("containers.c"), needs: &[], flags: &["-static"] },
     Recipe { name: "tls-fork", source: Some("tls-fork.c"), needs: &[], flags: SHARED },
     Recipe { name: "prefork", source: Some("prefork.c"), needs: &[], flags: SHARED },
-    Recipe { name: "tls-server", source: Some("tls-server.c"), needs: &[], flags: SHARED },
-    Recipe { name: "tls-client", source: Some("tls-client.c"), needs: &[], flags: SHARED },
+    Recipe { name: "tls-server", source: Some("tls-server.c"), needs: &[], flags: SHARED_HTTP2 },
+    Recipe { name: "tls-client", source: Some("tls-client.c"), needs: &[], flags: SHARED_HTTP2 },
     Recipe { name: "exchange.so", source: Some("exchange.c"), needs: &[], flags: PLUGIN },
     Recipe { name: "exchange-static.so", source: Some("exchange.c"), needs: &[], flags: PLUGIN_STATIC },
     Recipe { name: "tls-late", source: Some("tls-late.c"), needs: &["exchange.so"], flags: &["-ldl"] },
@@ -218,8 +220,8 @@ const RECIPES: &[Recipe] = &[
         needs: &["libtlsgo.so"],
         flags: GO_CALLER,
     },
-    Recipe { name: "tls-server-static", source: Some("tls-server.c"), needs: &[], flags: STATIC },
-    Recipe { name: "tls-client-static", source: Some("tls-client.c"), needs: &[], flags: STATIC },
+    Recipe { name: "tls-server-static", source: Some("tls-server.c"), needs: &[], flags: STATIC_HTTP2 },
+    Recipe { name: "tls-client-static", source: Some("tls-client.c"), needs: &[], flags: STATIC_HTTP2 },
     Recipe { name: "self-copy", source: Some("self-copy.c"), needs: &[], flags: STATIC },
     Recipe { name: "libbundle.so", source: None, needs: &[], flags: BUNDLE },
     Recipe {

@@ -1,7 +1,7 @@
 //! The harness without ctrace: the target programs really move what they report. Needs Docker.
 
 use anyhow::{Result, ensure};
-use ctrace_tests::{Demo, Server, Transfer, images};
+use ctrace_tests::{Demo, DemoProtocol, Server, Transfer, images};
 
 /// The sizes around which buffers, records and chunks end.
 const SIZES: &str = "0,1,8191,8192,8193,16384,100000,1000000";
@@ -54,7 +54,7 @@ fn vendored_programs_start() -> Result<()> {
 
 #[test]
 fn the_demonstration_runs_in_containers() -> Result<()> {
-    let demo = Demo::start()?;
+    let demo = Demo::start(DemoProtocol::Http1)?;
     ensure!(demo.selector() == ["--container", "web"]);
     ensure!(std::path::Path::new(&format!("/proc/{}", demo.pid())).exists());
     Ok(())
@@ -62,7 +62,7 @@ fn the_demonstration_runs_in_containers() -> Result<()> {
 
 #[test]
 fn the_demonstration_runs_in_namespaces() -> Result<()> {
-    let demo = Demo::start_in_namespaces()?;
+    let demo = Demo::start_in_namespaces(DemoProtocol::Http1)?;
     ensure!(demo.selector() == ["--pid".to_owned(), demo.pid().to_string()]);
     let status = std::fs::read_to_string(format!("/proc/{}/status", demo.pid()))?;
     let own = status.lines().find(|line| line.starts_with("NSpid:"));

@@ -15,7 +15,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use ctrace_tests::docs::{self, Shown, TranscriptCommand};
 use ctrace_tests::{
-    Child, Ctrace, Demo, OutputLines, Server, TestContainer, ctrace_binary, images, require_live,
+    Child, Ctrace, Demo, DemoProtocol, OutputLines, Server, TestContainer, ctrace_binary, images,
+    require_live,
 };
 use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -71,6 +72,7 @@ const APP: &str = "import socket, time\n\
 struct Scene {
     directory: TempDir,
     demo: Demo,
+    http2: Demo,
     app: TestContainer,
     go: TestContainer,
 }
@@ -100,17 +102,21 @@ impl Scene {
             "\x0a\x28\x0a\x07a.proto\x22\x03\x0a\x01M\x32\x10\x0a\x01S\x12\x0b{method}\x62\x06proto3"
         );
         fs::write(work.join("shop.pb"), compiled)?;
-        let demo = Demo::start_named(&format!("ctrace-test-{}-docs-web", process::id()))?;
+        let name = |of: &str| format!("ctrace-test-{}-docs-{of}", process::id());
+        let demo = Demo::start_named(&name("web"), DemoProtocol::Http1)?;
+        let http2 = Demo::start_named(&name("http2"), DemoProtocol::Http2)?;
         let host = ["--add-host=example.org:192.0.2.1"];
         let app = ["/usr/bin/python3", "-I", "-c", APP];
         let app = TestContainer::start(&images::python()?, "docs-app", &host, &app)?;
         let go = ["/functions-go", "idle"];
         let go = TestContainer::start(&images::functions()?, "docs-go", &[], &go)?;
-        Ok(Self { directory, demo, app, go })
+        Ok(Self { directory, demo, http2, app, go })
     }
 
-    fn web(&self) -> String {
-        let [_, name] = self.demo.selector();
+    /// The container `web` of a line.
+    fn web(&self, line: &str) -> String {
+        let demo = if line.contains("ctrace requests") { &self.http2 } else { &self.demo };
+        let [_, name] = demo.selector();
         name
     }
 
@@ -122,7 +128,7 @@ impl Scene {
     fn real(&self, line: &str) -> Result<String> {
         // A pattern of Go functions needs a Go program.
         let pid = if line.contains(":main.") { self.go.pid() } else { self.demo.pid() };
-        let line = Regex::new(r"\bweb\b")?.replace_all(line, self.web()).into_owned();
+        let line = Regex::new(r"\bweb\b")?.replace_all(line, self.web(line)).into_owned();
         let line = Regex::new(r"\bapp\b")?.replace_all(&line, self.app.name()).into_owned();
         Ok(line.replace("2543", &pid.to_string()))
     }
@@ -130,7 +136,11 @@ impl Scene {
     /// A line of output, with the names that the documents use, and with everything masked that differs from
     /// run to run.
     fn masked(&self, line: &str) -> Result<String> {
-        let mut line = line.replace(&self.web(), "web").replace(self.app.name(), "app");
+        let mut line = line.replace(self.app.name(), "app");
+        for demo in [&self.demo, &self.http2] {
+            let [_, name] = demo.selector();
+            line = line.replace(&name, "web");
+        }
         for (pattern, mask) in MASKS {
             line = Regex::new(pattern)?.replace_all(&line, *mask).into_owned();
         }

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::{
-    Ctrace, Demo, RunningTrace, Server, ServerProcess, TestContainer, Transfer, images, library, program,
-    require_live,
+    Ctrace, Demo, DemoProtocol, RunningTrace, Server, ServerProcess, TestContainer, Transfer, images,
+    library, program, require_live,
 };
 use serde_json::Value;
 
@@ -291,7 +291,7 @@ fn the_first_process_of_the_machine_is_said_to_be_everything() -> Result<()> {
 #[test]
 fn namespaces_without_docker() -> Result<()> {
     require_live()?;
-    let demo = Demo::start_in_namespaces()?;
+    let demo = Demo::start_in_namespaces(DemoProtocol::Http1)?;
     let ctrace = Ctrace::json(&["--pid", &demo.pid().to_string(), "--limit", "4"])?;
     let trace = ctrace.wait(std::time::Duration::from_secs(20))?;
     trace.check_complete()?;

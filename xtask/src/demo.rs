@@ -7,7 +7,7 @@ use std::io::{IsTerminal, stdout};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use ctrace_tests::{Demo, program};
+use ctrace_tests::{Demo, DemoProtocol, program};
 
 use crate::shell::{self, RootAccess};
 use crate::{build, setup, workspace};
@@ -57,15 +57,15 @@ pub(crate) fn run() -> Result<()> {
 
 /// The part that runs as root.
 pub(crate) fn show(options: Show) -> Result<()> {
-    let demo = if options.namespaces {
+    let mut demo = if options.namespaces {
         println!("  starting a TLS server in PID and mount namespaces of its own, and a client");
-        Demo::start_in_namespaces()?
+        Demo::start_in_namespaces(DemoProtocol::Http2)?
     } else {
         println!(
             "  starting the container `web` (FROM scratch: a TLS server, its libraries, no shell), and a \
              client"
         );
-        Demo::start()?
+        Demo::start(DemoProtocol::Http2)?
     };
     let [option, target] = demo.selector();
     let color = if stdout().is_terminal() { "always" } else { "never" };
@@ -73,7 +73,8 @@ pub(crate) fn show(options: Show) -> Result<()> {
     println!("\n  its requests, as text for a person:");
     shell::run(ctrace("requests", &option, &target)?.args(["--duration", "4s", "--color", color]))?;
 
-    println!("\n  the same byte for byte:");
+    println!("\n  another client's, byte for byte:");
+    demo.speak(DemoProtocol::Http1)?;
     shell::run(ctrace("ssl", &option, &target)?.args(["--duration", "2s", "--color", color]))?;
 
     println!("\n  as JSON Lines, for a pipeline:");

@@ -42,6 +42,7 @@ pub(super) const TESTS: Group = Group {
     name: "programs for the tests",
     parts: &[
         part("libssl-dev", "/usr/include/openssl/ssl.h"),
+        part("libnghttp2-dev", "/usr/include/nghttp2/nghttp2.h"),
         part("libgnutls28-dev", "/usr/include/gnutls/gnutls.h"),
         part("libmbedtls-dev", "/usr/include/mbedtls/ssl.h"),
         part("libwolfssl-dev", "/usr/include/wolfssl/ssl.h"),
