@@ -362,7 +362,7 @@ async fn run_trace(
     keep_mappings();
     attach(&mut session, &mut plan, &mut discovery, verbosity)?;
     keep_mappings();
-    // Whoever reads that ctrace traces may start a process at once.
+    // Whoever reads that ctrace traces may start a process or a connection at once.
     let began = clock::boot_time();
     status::attached((&plan, &target), trace, command, (&session, verbosity));
     session.load_rest();
@@ -374,7 +374,7 @@ async fn run_trace(
         (Probe::Ssl(_), None) if verbosity >= Verbosity::Normal => Box::new(Http2Notice::new(output)),
         _ => output,
     };
-    let pipeline = pipeline(trace, &plan, (output, choice));
+    let pipeline = pipeline(trace, (&plan, began), (output, choice));
     let mut harm = HarmWatch::default();
     plan.objects.iter().for_each(|object| harm.attached(object));
     let ahead = session.ahead();
@@ -635,10 +635,14 @@ fn sites(object: &ObjectHooks, complete_since: u64) -> impl Iterator<Item = (u32
     object.sites.clone().zip(object.hooks.iter().map(site))
 }
 
-fn pipeline(trace: &Trace, plan: &Plan, (sink, choice): (Box<dyn Output>, ProcessFilter)) -> Pipeline {
-    let now = clock::boot_time();
+/// All hooks of the plan are attached since a time of the kernel.
+fn pipeline(
+    trace: &Trace,
+    (plan, complete_since): (&Plan, u64),
+    (sink, choice): (Box<dyn Output>, ProcessFilter),
+) -> Pipeline {
     Pipeline::new(Setup {
-        sites: plan.objects.iter().flat_map(|object| sites(object, now)).collect(),
+        sites: plan.objects.iter().flat_map(|object| sites(object, complete_since)).collect(),
         clock: Clock::now(),
         sink,
         started: Timestamp::now(),
