@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ctrace_tests::third_party::http::PlanDirectory;
+use ctrace_tests::third_party::http::{LOG, PlanDirectory, captured, check_equal, logged};
 use ctrace_tests::third_party::{Certificate, HTTP, Pair, PairSetup};
 use ctrace_tests::{
     Child, Ctrace, OutputLines, RunningTrace, Server, TestContainer, program, require_live, script,
@@ -117,6 +117,46 @@ fn a_command_from_its_first_byte() -> Result<()> {
     for (pointer, value) in expected {
         ensure!(request.pointer(pointer) == Some(&value), "{pointer} is not {value}: {request}");
     }
+    Ok(())
+}
+
+/// The command is in no container, and its connection is shared by all requests.
+#[test]
+fn a_command_with_many_streams_from_its_first_byte() -> Result<()> {
+    let scene = Scene::start("command-h2", "h2")?;
+    let authority = Certificate::get()?.authority().display().to_string();
+    let kinds = ["200/60000/length", "404/70/length", "200/9000/pieces", "500/1/length", "204/0/length"];
+    let kinds = kinds.iter().cycle().zip(0..40);
+    let targets: Vec<String> =
+        kinds.map(|(kind, number)| format!("/{kind}/{number}?page={number}")).collect();
+    let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+    let directory = tempfile::tempdir()?;
+    let records = directory.path().join("records");
+    let json = format!("json={}", records.display());
+    // It becomes curl in the network of the server.
+    let network = format!("--net=/proc/{}/ns/net", scene.pair.server.pid());
+    let options = ["--http2", "--parallel", "--parallel-max", "20", "--cacert", &authority];
+    let command = [vec!["nsenter".to_owned(), network], curl(&options, &targets)].concat();
+    let command = command.iter().map(String::as_str);
+    let arguments = ["requests", "--hold-limit", "20s", "-o", &json, "--"].into_iter().chain(command);
+    let run = Ctrace::run_to_end(&arguments.collect::<Vec<_>>())?;
+    ensure!(run.code() == Some(0), "{:?}: {}", run.status, run.stderr);
+    let trace = RunningTrace { stdout: std::fs::read(records)?, ..run };
+    let server = logged(&scene.pair.server_lines(LOG, targets.len())?)?;
+    ensure!(server.len() == targets.len(), "{} of {} were sent", server.len(), targets.len());
+    check_equal(&captured(&trace, None)?, &server).with_context(|| trace.stderr.clone())?;
+    let requests = requests(&trace)?;
+    for request in &requests {
+        let is_seen = request.pointer("/connection/from_start") == Some(&Value::from(true))
+            && string_at(request, "/network/protocol/version") == Some("2")
+            && string_at(request, "/process/comm") == Some("curl")
+            && request["duration"].as_u64() >= request["time_to_first_byte"].as_u64();
+        ensure!(is_seen && request["time_to_first_byte"].is_u64(), "{request}");
+    }
+    let connections: BTreeSet<_> =
+        requests.iter().map(|request| request.pointer("/connection/id").and_then(Value::as_u64)).collect();
+    ensure!(connections.len() < targets.len() / 4, "curl made {} connections", connections.len());
+    ensure!(trace.counted("/requests/exchanges")? == server.len() as u64, "{}", trace.summary()?);
     Ok(())
 }
 

@@ -134,12 +134,14 @@ impl CapturedExchange {
     }
 }
 
-/// The exchanges of a trace whose processes are in the container with this name.
-pub fn captured(trace: &RunningTrace, container: &str) -> Result<Vec<CapturedExchange>> {
-    let (lines, container) = (trace.lines()?, Value::from(container));
-    let of_it = lines
-        .iter()
-        .filter(|line| line["type"] == "request" && line.pointer("/container/name") == Some(&container));
+/// The exchanges of a trace whose processes are in the container with this name, or in none.
+pub fn captured<'a>(
+    trace: &RunningTrace,
+    container: impl Into<Option<&'a str>>,
+) -> Result<Vec<CapturedExchange>> {
+    let (lines, container) = (trace.lines()?, container.into());
+    let name = |line: &Value| line.pointer("/container/name").and_then(Value::as_str).map(str::to_owned);
+    let of_it = lines.iter().filter(|line| line["type"] == "request" && name(line).as_deref() == container);
     Ok(of_it.map(CapturedExchange::of).collect())
 }
 
