@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::third_party::client::Start;
 use ctrace_tests::third_party::http::{
-    CapturedExchange, CurlRun, Gate, LOG, LoggedExchange, PORT, PeerCase, PlanDirectory, REQUESTS, TRACE,
-    captured, check_equal, check_joined, check_peers, check_same, files_plan, logged,
+    CapturedExchange, CurlRun, Gate, LOG, LoggedExchange, PORT, PeerCase, PlanDirectory, PlannedRequest,
+    REQUESTS, TRACE, captured, check_equal, check_joined, check_peers, check_same, files_plan, logged,
 };
 use ctrace_tests::third_party::{HTTP, Pair, PairSetup};
-use ctrace_tests::wait_until;
+use ctrace_tests::{RunningTrace, wait_until};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -255,30 +255,94 @@ fn caddy_and_curl() -> Result<()> {
 const LOAD: [&str; 4] = ["-n4000", "-c4", "-m100", "-t1"];
 const LOAD_REQUESTS: usize = 4000;
 
-/// A hundred streams at a time on each connection, whose responses come in another order.
+/// Requests of h2load, a hundred streams at a time on each connection, whose responses come in another order.
+struct Load {
+    pair: Pair,
+    trace: RunningTrace,
+    /// What h2load says of them.
+    said: String,
+    server_log: String,
+}
+
+impl Load {
+    /// Sends the requests of a plan, again and again, to a server that has written a line of its log for each
+    /// when it ends.
+    fn run(label: &str, server: &[&str], plan: &[PlannedRequest], log: Option<&str>) -> Result<Self> {
+        let directory = PlanDirectory::new(plan)?;
+        CurlRun { plan, version: "http2", waits_after: None }.write(&directory)?;
+        let uris: Vec<String> =
+            plan.iter().map(|request| format!("https://localhost:{PORT}{}", request.target)).collect();
+        fs::write(directory.path().join("uris"), uris.join("\n") + "\n")?;
+        let volume = directory.volume();
+        let options = [volume.as_str()];
+        let setup = PairSetup { release: &HTTP, label, options: &options, server, mapped: &LIBSSL };
+        let pair = Pair::start(&setup)?;
+        pair.wait_for_port(PORT)?;
+        let ctrace = pair.trace(&["requests", "-v", "--ring-size", "128M", "-o", "json"])?;
+        let said =
+            pair.client.exec(&[&["/usr/bin/h2load"], LOAD.as_slice(), &["-i", "/plan/uris"]].concat())?;
+        ensure!(said.contains("4000 total, 4000 started, 4000 done"), "{said}");
+        let server_log = match log {
+            Some(start) => pair.server_lines(start, LOAD_REQUESTS)?,
+            None => String::new(),
+        };
+        let trace = ctrace.finish()?;
+        ensure!(trace.counted("/lost/events")? == 0, "lost: {}", trace.summary()?);
+        Ok(Self { pair, trace, said, server_log })
+    }
+
+    fn check(&self, expected: &[LoggedExchange]) -> Result<()> {
+        for container in [&self.pair.client, &self.pair.server] {
+            check_same(&captured(&self.trace, container.name())?, expected)
+                .with_context(|| format!("{}: {}", container.name(), self.trace.stderr))?;
+        }
+        Ok(())
+    }
+
+    /// The number before a word in a line of h2load's, or in the brackets before it.
+    fn figure(&self, line: &str, word: &str) -> Result<u64> {
+        let line = self.said.lines().find_map(|said| said.trim_start().strip_prefix(line));
+        let before = line.and_then(|line| line.split(',').find_map(|part| part.trim().strip_suffix(word)));
+        let number = before.and_then(|before| before.split_whitespace().next_back());
+        let number = number.and_then(|number| number.trim_matches(['(', ')']).parse().ok());
+        number.with_context(|| format!("h2load does not say how many {word}: {}", self.said))
+    }
+}
+
 #[test]
 fn nginx_and_h2load() -> Result<()> {
     let plan: Vec<_> = files_plan(REQUESTS).into_iter().filter(|request| request.method == "GET").collect();
-    let directory = PlanDirectory::new(&plan)?;
-    CurlRun { plan: &plan, version: "http2", waits_after: None }.write(&directory)?;
-    let uris: Vec<String> =
-        plan.iter().map(|request| format!("https://localhost:{PORT}{}", request.target)).collect();
-    fs::write(directory.path().join("uris"), uris.join("\n") + "\n")?;
-    let volume = directory.volume();
-    let options = [volume.as_str()];
-    let setup =
-        PairSetup { release: &HTTP, label: "h2load", options: &options, server: NGINX, mapped: &LIBSSL };
-    let pair = Pair::start(&setup)?;
-    pair.wait_for_port(PORT)?;
-    let ctrace = pair.trace(&["requests", "-v", "--ring-size", "128M", "-o", "json"])?;
-    let said = pair.client.exec(&[&["/usr/bin/h2load"], LOAD.as_slice(), &["-i", "/plan/uris"]].concat())?;
-    ensure!(said.contains("4000 total, 4000 started, 4000 done"), "{said}");
-    let server = logged(&pair.server_lines(LOG, LOAD_REQUESTS)?)?;
-    let trace = ctrace.finish()?;
-    ensure!(trace.counted("/lost/events")? == 0, "lost: {}", trace.summary()?);
-    for container in [&pair.client, &pair.server] {
-        check_same(&captured(&trace, container.name())?, &server)
-            .with_context(|| format!("{}: {}", container.name(), trace.stderr))?;
+    let load = Load::run("h2load", NGINX, &plan, Some(LOG))?;
+    load.check(&logged(&load.server_log)?)
+}
+
+/// Its frames are padded, and it logs nothing: what h2load has counted is compared.
+#[test]
+fn nghttpd_and_h2load() -> Result<()> {
+    let server = ["/usr/sbin/nghttpd", "--htdocs=/plan", "--padding=100", "--workers=2"];
+    let server = [&server[..], &["8443", "/server.pem", "/server.pem"]].concat();
+    let is_asked = |request: &PlannedRequest| request.target.starts_with("/dots/") || request.body.is_none();
+    let plan: Vec<_> = files_plan(REQUESTS).into_iter().filter(is_asked).take(40).collect();
+    let load = Load::run("nghttpd", &server, &plan, None)?;
+    let mut expected: Vec<LoggedExchange> = plan.iter().map(of_file).collect();
+    let times = LOAD_REQUESTS / plan.len();
+    let missing = expected.iter().filter(|exchange| exchange.status == 404).count() * times;
+    let files = expected.iter().map(|exchange| exchange.response).sum::<u64>() * times as u64;
+    ensure!(load.figure("status codes:", "4xx")? == missing as u64, "not {missing}: {}", load.said);
+    ensure!(load.figure("status codes:", "2xx")? == (LOAD_REQUESTS - missing) as u64, "{}", load.said);
+    // The pages that say that there is no such file are of one size.
+    let pages = load.figure("traffic:", "data")?.checked_sub(files).context("h2load has fewer bytes")?;
+    for exchange in expected.iter_mut().filter(|exchange| exchange.status == 404) {
+        exchange.response = pages / missing as u64;
     }
-    Ok(())
+    ensure!(pages.is_multiple_of(missing as u64) && pages > 0, "{pages} bytes: {}", load.said);
+    load.check(&vec![expected; times].concat())
+}
+
+/// What a server of files answers.
+fn of_file(request: &PlannedRequest) -> LoggedExchange {
+    let size = request.target.strip_prefix("/dots/").and_then(|rest| rest.split('?').next()?.parse().ok());
+    let (method, target) = ("GET".to_owned(), request.target.clone());
+    let status = if size.is_some() { 200 } else { 404 };
+    LoggedExchange { method, target, status, request: 0, response: size.unwrap_or_default() }
 }
