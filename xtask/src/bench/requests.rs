@@ -113,8 +113,6 @@ fn highest_rate(target: &mut BenchTarget, version: u32, name: &str, extent: Exte
 /// Traces exchanges at a rate that counts both ends. All of them must be shown, unless something was lost.
 fn run(target: &mut BenchTarget, command: &str, version: u32, rate: f64, extent: Extent) -> Result<Run> {
     let ctrace = start(command, target.id())?;
-    // A connection that opens while probes are being set counts as one that was not seen as a whole.
-    thread::sleep(Duration::from_secs(1));
     let before = process::cpu_ns(ctrace.id())?;
     let [exchanges, ns] = target.ask(&format!("http {version} {} {}", rate / ENDS, extent.load_ms))?;
     // Records that are still in the ring belong to the exchanges.
