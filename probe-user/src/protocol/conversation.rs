@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+
 use super::{
     CallMark, Chunk, Decoder, Desync, Detect, Gap, GapCause, Hints, Input, Messages, Prefix, Protocol, Step,
 };
@@ -192,6 +194,15 @@ impl Conversation {
     pub fn end(&mut self, out: &mut Messages) {
         if out.enter(self.number, self.upgrades).is_ok() {
             self.give_up(out);
+            out.leave();
+        }
+    }
+
+    /// Handles that no record comes any more of what happened before this time.
+    pub fn settle(&mut self, before: Timestamp, out: &mut Messages) {
+        let ConversationState::Decoding(_, decoder) = &mut self.state else { return };
+        if out.enter(self.number, self.upgrades).is_ok() {
+            decoder.settle(before, out);
             out.leave();
         }
     }

@@ -18,6 +18,8 @@ mod websocket;
 
 use std::fmt;
 
+use jiff::Timestamp;
+
 use crate::event::{Direction, Field, Overview, Role};
 
 pub use call::{NamedBody, RpcCall, named_body};
@@ -142,6 +144,9 @@ pub trait Decoder: fmt::Debug + Send {
 
     /// Handles the end of the connection: adds the messages that are not complete.
     fn end(&mut self, out: &mut Messages);
+
+    /// Handles that no record comes any more of what happened before this time. Called from time to time.
+    fn settle(&mut self, _before: Timestamp, _out: &mut Messages) {}
 
     /// Adds copies of the messages that are not complete, as they would be if the connection ended now.
     /// Events among them do not count.

@@ -328,15 +328,20 @@ impl Decoding {
         })
     }
 
-    /// Emits responses whose requests will not come any more. Where nothing is missing, the request is still
-    /// being sent: a server may answer before it has read all of it.
+    /// Emits what waits for records that will not come any more. For a response where nothing is missing, the
+    /// request is still being sent: a server may answer before it has read all of it.
     fn settle(&mut self, now: Timestamp) -> io::Result<()> {
-        let Self { connections, exchanges, chosen, .. } = self;
         let before = now.checked_sub(LATE).unwrap_or(Timestamp::MIN);
-        connections.iter_mut().filter(|(_, state)| !state.is_gapless).try_for_each(|(&connection, state)| {
-            exchanges.settle(connection, before, &mut |connection, exchange| {
-                chosen.exchange(state, connection, exchange)
-            })
+        let Self { connections, messages, exchanges, chosen, held, .. } = self;
+        connections.iter_mut().try_for_each(|(&connection, state)| {
+            state.conversation.settle(before, messages);
+            let now_held = state.conversation.held_bytes();
+            *held = held.saturating_sub(state.held).saturating_add(now_held);
+            state.held = now_held;
+            let is_gapless = state.is_gapless;
+            let mut emit = |_, exchange| chosen.exchange(state, connection, exchange);
+            messages.drain().try_for_each(|message| exchanges.message(connection, message, &mut emit))?;
+            if is_gapless { Ok(()) } else { exchanges.settle(connection, before, &mut emit) }
         })
     }
 

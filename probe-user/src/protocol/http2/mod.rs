@@ -229,6 +229,7 @@ impl Http2Decoder {
         };
         self.check(from, sender, &head)?;
         let first = input.time(0).unwrap_or_default();
+        self.streams.come(&ends, sender, first, out);
         if head.kind != FrameType::Data {
             let payload = Payload { head, first, left: head.payload(), missing: 0, is_lost: false };
             self.side(from).position = Position::Payload(payload);
@@ -564,6 +565,12 @@ impl Decoder for Http2Decoder {
     fn end(&mut self, out: &mut Messages) {
         if let Some(ends) = self.ends() {
             self.streams.end(&ends, out);
+        }
+    }
+
+    fn settle(&mut self, before: Timestamp, out: &mut Messages) {
+        if let Some(ends) = self.ends() {
+            self.streams.settle(&ends, before, out);
         }
     }
 

@@ -22,6 +22,8 @@ pub(super) const MAX_HELD: usize = 16 << 20;
 /// The number of closed streams that are remembered, because late frames of them are to be ignored: as many
 /// streams as a peer can close within a round trip.
 const MAX_CLOSED: usize = 256;
+/// The number of streams that are kept although they were reset, until the other direction has come as far.
+const MAX_RESETS: usize = 256;
 
 /// The directions of a connection by role, and what else every stream needs.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +65,17 @@ struct Stream {
     tunnel: Option<Box<Tunnel>>,
     /// The call that the request is.
     call: Option<RpcCall>,
+    /// How it was broken off, as long as what the other end had sent before may still come.
+    reset: Option<Reset>,
+}
+
+/// How a stream was broken off.
+#[derive(Clone, Copy, Debug)]
+struct Reset {
+    sender: Role,
+    /// None if it was lost.
+    code: Option<u32>,
+    time: Timestamp,
 }
 
 impl Stream {
@@ -102,6 +115,8 @@ pub(super) struct Streams {
     is_gapless: bool,
     /// The ids of the streams that were closed last.
     closed: VecDeque<u32>,
+    /// The ids of the streams that were reset and are kept, the oldest reset first.
+    resets: VecDeque<u32>,
 }
 
 impl Streams {
@@ -114,6 +129,7 @@ impl Streams {
             highest_request: 0,
             is_gapless: hints.from_start,
             closed: VecDeque::new(),
+            resets: VecDeque::new(),
         }
     }
 
@@ -210,7 +226,9 @@ impl Streams {
     }
 
     /// Handles that a stream was broken off: by an RST_STREAM frame of `sender`, whose code is None if it was
-    /// lost.
+    /// lost. The two directions of a connection may be read and written by two threads, so that the record of
+    /// a response comes after that of the reset that answers it. So the stream is kept until the other
+    /// direction has come as far: see [`Self::come`].
     pub(super) fn reset(
         &mut self,
         ends: &Ends,
@@ -220,6 +238,58 @@ impl Streams {
         time: Timestamp,
         out: &mut Messages,
     ) {
+        let reset = Reset { sender, code, time };
+        let Some(stream) = self.open.get_mut(&id) else { return };
+        let is_over = match stream.side(sender.other()) {
+            Side::Ended | Side::Tunnel => true,
+            Side::Open(half) => sender == Role::Client && half.has_whole_body(),
+            Side::Expected => false,
+        };
+        if is_over {
+            return self.end_reset(ends, id, reset, out);
+        }
+        if stream.reset.replace(reset).is_none() {
+            self.resets.push_back(id);
+        }
+        if self.resets.len() > MAX_RESETS {
+            self.end_first_reset(ends, out);
+        }
+    }
+
+    /// Handles that a frame of `sender` comes that was transferred at this time: everything that was
+    /// transferred before in this direction has come.
+    pub(super) fn come(&mut self, ends: &Ends, sender: Role, time: Timestamp, out: &mut Messages) {
+        self.end_resets(ends, |reset| reset.sender != sender && reset.time < time, out);
+    }
+
+    /// Handles that no record comes any more of what happened before this time.
+    pub(super) fn settle(&mut self, ends: &Ends, before: Timestamp, out: &mut Messages) {
+        self.end_resets(ends, |reset| reset.time < before, out);
+    }
+
+    fn end_resets(&mut self, ends: &Ends, is_over: impl Fn(&Reset) -> bool, out: &mut Messages) {
+        if self.resets.is_empty() {
+            return; // the usual case
+        }
+        let reset_of = |id: &u32| Some((*id, self.open.get(id)?.reset?));
+        let over = self.resets.iter().filter_map(reset_of).filter(|(_, reset)| is_over(reset));
+        for (id, reset) in over.collect::<Vec<_>>() {
+            self.end_reset(ends, id, reset, out);
+        }
+    }
+
+    /// Returns whether there was one.
+    fn end_first_reset(&mut self, ends: &Ends, out: &mut Messages) -> bool {
+        let Some(id) = self.resets.pop_front() else { return false };
+        if let Some(reset) = self.open.get(&id).and_then(|stream| stream.reset) {
+            self.end_reset(ends, id, reset, out);
+        }
+        true
+    }
+
+    /// Adds the messages of a stream that was broken off.
+    fn end_reset(&mut self, ends: &Ends, id: u32, reset: Reset, out: &mut Messages) {
+        let Reset { sender, code, time } = reset;
         let error = match code {
             // The server has answered, and does not need the rest of the request.
             Some(0) => None,
@@ -317,6 +387,7 @@ impl Streams {
 
     /// Ends all streams.
     pub(super) fn end(&mut self, ends: &Ends, out: &mut Messages) {
+        while self.end_first_reset(ends, out) {}
         while let Some((&id, _)) = self.open.first_key_value() {
             self.break_off(ends, id, out);
         }
@@ -427,7 +498,12 @@ impl Streams {
 
     /// Closes a stream if both directions have ended.
     fn close_if_ended(&mut self, ends: &Ends, id: u32, out: &mut Messages) {
-        let Some(stream) = self.open.get(&id) else { return };
+        let Some(stream) = self.open.get_mut(&id) else { return };
+        if let Some(reset) = stream.reset
+            && matches!(stream.side(reset.sender.other()), Side::Ended)
+        {
+            return self.end_reset(ends, id, reset, out);
+        }
         let is_closed = match (&stream.request, &stream.response) {
             (Side::Ended, Side::Ended) => true,
             // The request was lost if a later one came.
@@ -464,6 +540,9 @@ impl Streams {
     fn forget(&mut self, id: u32, out: &mut Messages) {
         if let Some(mut stream) = self.open.remove(&id) {
             self.held = self.held.saturating_sub(stream.held_bytes());
+            if stream.reset.is_some() {
+                self.resets.retain(|reset| *reset != id);
+            }
             if let Some(tunnel) = &mut stream.tunnel {
                 tunnel.end(out);
             }
@@ -479,6 +558,9 @@ impl Streams {
         while (self.open.len() > MAX_STREAMS || self.held > MAX_HELD)
             && let Some((&id, _)) = self.open.first_key_value()
         {
+            if self.end_first_reset(ends, out) {
+                continue;
+            }
             self.evict(ends, id, out);
             // What follows of it is not taken for late frames of a closed stream.
             self.is_gapless = false;

@@ -132,12 +132,62 @@ fn streams_are_broken_off() {
             &format!(">3 3-3 {ASKED} path=/"),
             "<1 4-5 status_code=200 size=3 type=CANCEL \"par\" $",
             "<3 5-5 type=CANCEL $",
+            "<7 7-7 status_code=200",
             &format!(">5 3-3 {ASKED} path=/ $"),
             "<5 7-7 type=REFUSED_STREAM $",
-            "<7 7-7 status_code=200",
             &format!(">7 3-3 {ASKED} path=/ $"),
         ],
     );
+}
+
+/// A server's thread that reads may be faster than the one that returns from a write: the record of the
+/// response comes after that of the reset that answers it.
+#[test]
+fn a_response_may_come_after_the_reset_that_answers_it() {
+    let hints = Hints { role: Some(Role::Server), ..client() };
+    let (received, sent) = (DOWN, UP);
+    let check = |calls: &[(Direction, i64, Vec<Vec<u8>>)], settle: Option<i64>, expected: &[&str]| {
+        let mut conversation = Conversation::new(crate::protocol::ALL, hints.clone());
+        let (mut out, mut offsets) = (Messages::new(1000), [0_u64; 2]);
+        let begin = [
+            (received, 1, vec![preface(), get(END, 1, "/")]),
+            (sent, 2, vec![frame(4, 0, 0, &[]), ok(OPEN, 1), data(0, 1, "par")]),
+        ];
+        for (number, (direction, second, frames)) in (1..).zip(begin.iter().chain(calls)) {
+            let time = Timestamp::from_second(*second).unwrap();
+            let offset = &mut offsets[usize::from(*direction == DOWN)];
+            let mark = CallMark { offset: *offset, call: number, time, starts_call: true };
+            let bytes = frames.concat();
+            conversation.data(*direction, &Chunk { offset: *offset, data: &bytes, mark }, &mut out);
+            *offset += bytes.len() as u64;
+        }
+        if let Some(second) = settle {
+            conversation.settle(Timestamp::from_second(second).unwrap(), &mut out);
+        } else {
+            conversation.end(&mut out);
+        }
+        let lines: Vec<String> = out.drain().map(|message| shown(&message)).collect();
+        assert_eq!(lines, expected);
+    };
+    let asked = &*format!(">1 1-1 {ASKED} path=/");
+    let cut = |last: i64| format!("<1 2-{last} status_code=200 size=3 type=CANCEL \"par\" $");
+    let reset = || (received, 5, vec![reset(1, 8)]);
+    let rest = |second| (sent, second, vec![data(1, 1, "tial")]);
+    // It was sent before.
+    let whole = "<1 2-4 status_code=200 size=7 \"partial\"";
+    check(&[reset(), rest(4)], None, &[asked, whole]);
+    check(&[reset(), rest(5)], Some(1), &[asked, "<1 2-5 status_code=200 size=7 \"partial\""]);
+    let other = (received, 6, vec![get(END, 3, "/")]);
+    let asked_later = &*format!(">3 6-6 {ASKED} path=/");
+    check(&[reset(), other.clone(), rest(4)], None, &[asked, asked_later, whole]);
+    // It was sent later: it is none of the stream any more.
+    check(&[reset(), rest(6)], Some(1), &[asked, &cut(5)]);
+    check(&[reset(), (sent, 6, vec![frame(6, 0, 0, &[0; 8])]), rest(7)], Some(1), &[asked, &cut(5)]);
+    // Nothing comes.
+    check(&[reset()], Some(5), &[asked]);
+    check(&[reset()], Some(6), &[asked, &cut(5)]);
+    check(&[reset()], None, &[asked, &cut(5)]);
+    check(&[reset(), other], None, &[asked, asked_later, &cut(5)]);
 }
 
 /// curl breaks off a stream when it has the announced number of bytes, before the stream's end has come.
