@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, Field, FieldValue, Overview};
+use super::{Direction, Field, FieldValue, Overview, Role};
 
 /// A request and its response, as far as both were seen. Its context has the time of its first byte.
 #[derive(Clone, Debug)]
@@ -33,6 +33,11 @@ pub struct Request {
     /// The time from its first byte to this report, if the exchange goes on. A later record of it takes the
     /// place of this one.
     pub open_for: Option<Duration>,
+    /// Whether the response was complete before the request was, which then was not sent any further. The
+    /// request has no end, and nothing of it is missing.
+    pub answered_early: bool,
+    /// The role of the process, as far as the connection or its messages show it.
+    pub role: Option<Role>,
 }
 
 /// One message of an exchange.
@@ -63,6 +68,8 @@ pub struct MessageBody {
     pub media_type: Option<String>,
     /// Whether there are more bytes than those.
     pub is_cut: bool,
+    /// Whether records of the messages that it contains have shown it already.
+    pub in_messages: bool,
     /// The encodings that were not undone, so that `data` is still encoded by them.
     pub encodings: Vec<String>,
     /// The messages of protocol buffers that it contains, each as JSON by the names of their schema. None if
@@ -114,6 +121,8 @@ pub struct StreamMessage {
     pub exchange: Option<String>,
     /// The number of the message among those of its exchange in its direction, from 1. None if it is unknown.
     pub number: Option<u64>,
+    /// The role of the process, as far as the connection or its messages show it.
+    pub role: Option<Role>,
     /// The message itself.
     pub message: RequestSide,
 }
@@ -227,9 +236,19 @@ impl Request {
         self.since_request(|response| response.first)
     }
 
-    /// Whether both messages were seen from their first to their last byte.
+    /// Whether both messages were seen from their first to their last byte, as far as they were sent.
     pub fn is_complete(&self) -> bool {
         self.unpaired.is_none() && self.sides().all(|side| side.partial.is_whole())
+    }
+
+    /// Records that messages of the bodies were shown, so many that were sent and received.
+    pub fn mark_bodies_in_messages(&mut self, [sent, received]: [u64; 2]) {
+        for side in self.request.iter_mut().chain(&mut self.response) {
+            let shown = if side.direction == Direction::Transmit { sent } else { received };
+            if let Some(body) = side.body.as_mut().filter(|_| shown > 0) {
+                body.in_messages = true;
+            }
+        }
     }
 
     /// The bytes that are missing within both messages, as far as they can be determined.

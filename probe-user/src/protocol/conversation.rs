@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{
     CallMark, Chunk, Decoder, Desync, Detect, Gap, GapCause, Hints, Input, Messages, Prefix, Protocol, Step,
 };
-use crate::event::{Direction, Plaintext};
+use crate::event::{Direction, Plaintext, Role};
 
 /// The most bytes that wait in one direction until a decoder consumes them. Bodies are consumed as they come,
 /// so this must hold the head of a message.
@@ -137,6 +137,15 @@ impl Conversation {
     /// The hints about the connection, so that the caller can add to them.
     pub fn hints_mut(&mut self) -> &mut Hints {
         &mut self.hints
+    }
+
+    /// The role of the process, as far as the connection or its messages show it.
+    pub fn role(&self) -> Option<Role> {
+        let shown = match &self.state {
+            ConversationState::Decoding(_, decoder) => decoder.role(),
+            ConversationState::Detecting | ConversationState::Unknown => None,
+        };
+        self.hints.role.or(shown)
     }
 
     /// The bytes that wait until a decoder can use them.
@@ -324,6 +333,7 @@ impl Conversation {
 
     /// Switches both directions to another protocol.
     fn upgrade(&mut self, to: Option<&'static Protocol>, out: &mut Messages) {
+        self.hints.role = self.role();
         if let ConversationState::Decoding(_, decoder) = &mut self.state {
             decoder.end(out);
         }

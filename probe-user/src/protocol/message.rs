@@ -54,6 +54,8 @@ pub struct Message {
     pub length: u64,
     /// What it lacks.
     pub partial: Partial,
+    /// Whether its sender has broken it off because it was answered: it has no end that could be missing.
+    pub is_abandoned: bool,
     /// Whether it lacks its end because the decoder has given it up to make room.
     pub is_evicted: bool,
     scope: ConversationPath,
@@ -147,6 +149,7 @@ impl Message {
             last: time,
             length: 0,
             partial: Partial::default(),
+            is_abandoned: false,
             is_evicted: false,
             scope: ConversationPath::default(),
         }

@@ -145,6 +145,11 @@ pub trait Decoder: fmt::Debug + Send {
     /// Handles the end of the connection: adds the messages that are not complete.
     fn end(&mut self, out: &mut Messages);
 
+    /// The role of the process, as far as the messages show it.
+    fn role(&self) -> Option<Role> {
+        None
+    }
+
     /// Handles that no record comes any more of what happened before this time. Called from time to time.
     fn settle(&mut self, _before: Timestamp, _out: &mut Messages) {}
 

@@ -109,7 +109,7 @@ const MESSAGE: SidePaths =
 impl<'a> RequestBody<'a> {
     pub(super) fn new(context: &'a Context<'_>, request: &'a Request, mut fields: Fields<'a>) -> Self {
         let time = |took: Option<Duration>| Leaf::or_null(took, |took| Leaf::Number(nanoseconds(took)));
-        connection(context, &mut fields);
+        connection(context, request.role, &mut fields);
         fields.extend([
             ("protocol", Leaf::text(request.protocol)),
             ("exchange", Leaf::or_null(request.exchange.as_deref(), Leaf::text)),
@@ -120,6 +120,9 @@ impl<'a> RequestBody<'a> {
             ("unpaired", Leaf::or_null(request.unpaired, Leaf::Reason)),
             ("cut_off", Leaf::or_null(request.cut_off, Leaf::Reason)),
         ]);
+        if request.answered_early {
+            fields.push(("answered_early", Leaf::Bool(true)));
+        }
         if let Some(age) = request.open_for {
             fields.push(("open_for", Leaf::Number(nanoseconds(age))));
         }
@@ -131,7 +134,7 @@ impl<'a> RequestBody<'a> {
 
 impl<'a> StreamMessageBody<'a> {
     pub(super) fn new(context: &'a Context<'_>, message: &'a StreamMessage, mut fields: Fields<'a>) -> Self {
-        connection(context, &mut fields);
+        connection(context, message.role, &mut fields);
         fields.extend([
             ("protocol", Leaf::text(message.protocol)),
             ("exchange", Leaf::or_null(message.exchange.as_deref(), Leaf::text)),
@@ -143,7 +146,7 @@ impl<'a> StreamMessageBody<'a> {
 }
 
 /// What is known of the connection.
-fn connection<'a>(context: &'a Context<'_>, fields: &mut Fields<'a>) {
+fn connection<'a>(context: &'a Context<'_>, role: Option<Role>, fields: &mut Fields<'a>) {
     let socket = context.socket();
     let end = |end: Option<&'a Endpoint>| Leaf::or_null(end, Leaf::Endpoint);
     fields.extend([
@@ -157,7 +160,7 @@ fn connection<'a>(context: &'a Context<'_>, fields: &mut Fields<'a>) {
         fields.extend([
             ("connection.id", Leaf::Number(id)),
             ("connection.from_start", Leaf::Bool(from_start)),
-            ("connection.role", Leaf::or_null(socket.and_then(|it| it.role), Leaf::Role)),
+            ("connection.role", Leaf::or_null(role, Leaf::Role)),
             ("connection.socket", Leaf::or_null(socket.map(|it| it.evidence), Leaf::Evidence)),
         ]);
         if partial_attach {
@@ -269,6 +272,13 @@ impl JsonSchema for RequestBody<'_> {
                 "cut_off",
                 "Why a message has no end; null when none lacks its end, or when bytes are missing.",
             ),
+            FieldSchema::of::<bool>(
+                generator,
+                "answered_early",
+                "The response was complete before the request was, which then was not sent any further: it has \
+                 no end, and nothing of it is missing. Only there if so.",
+            )
+            .optional(),
             FieldSchema::of::<u64>(
                 generator,
                 "open_for",

@@ -12,7 +12,7 @@ const MAX_TEXT: usize = 4 << 20;
 
 /// Appends a body, and what is to be said about it, as lines.
 pub(super) fn content(body: &MessageBody, payload: Payload, out: &mut String) -> fmt::Result {
-    let MessageBody { data, media_type, is_cut, encodings, named, problem } = body;
+    let MessageBody { data, media_type, is_cut, in_messages: _, encodings, named, problem } = body;
     let whole = if *is_cut { Whole::No } else { Whole::Yes };
     match payload {
         Payload::Hex => hexdump::hex(data, 0, out),
@@ -117,6 +117,7 @@ mod tests {
                 data: data.as_bytes().to_vec(),
                 media_type: Some(media_type.to_owned()),
                 is_cut,
+                in_messages: false,
                 encodings: Some(encodings.to_owned()).filter(|name| !name.is_empty()).into_iter().collect(),
                 named: None,
                 problem: None,
@@ -134,6 +135,7 @@ mod tests {
             data: b"\0\xff".to_vec(),
             media_type: Some("application/grpc".to_owned()),
             is_cut: true,
+            in_messages: false,
             encodings: Vec::new(),
             named: Some(messages.map(str::to_owned).to_vec()),
             problem: None,

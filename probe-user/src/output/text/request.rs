@@ -176,6 +176,9 @@ impl Text {
             Some(age) => marks.push(format!("open for {}", uprobe::duration(nanoseconds(age)))),
             None => marks.extend(request.unpaired.or(request.cut_off).map(|why| reason(why).to_owned())),
         }
+        if request.answered_early {
+            marks.push("answered early".to_owned());
+        }
         if request.sides().any(|side| side.partial.lacks_start) {
             marks.push("start not seen".to_owned());
         }
@@ -208,7 +211,7 @@ impl Text {
                 self.line.push('\n');
             }
         }
-        let Some(body) = &side.body else { return Ok(()) };
+        let Some(body) = side.body.as_ref().filter(|body| !body.in_messages) else { return Ok(()) };
         let mut content = String::new();
         body::content(body, self.payload, &mut content)?;
         for line in content.lines() {

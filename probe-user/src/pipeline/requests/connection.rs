@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::event::{Connection, Context, Direction, Origin, ProcessContext, Socket, Thread, Tls, TlsInfo};
+use crate::event::{
+    Connection, Context, Direction, Origin, ProcessContext, Role, Socket, Thread, Tls, TlsInfo,
+};
 use crate::protocol::{Conversation, ExchangeKey, Hints, Protocol};
 
 /// How long what is known of a process is used before it is copied anew: the name of its container may become
@@ -78,7 +80,8 @@ impl RequestConnection {
         if let Some(socket) = connection.socket.as_deref()
             && self.socket.as_ref() != Some(socket)
         {
-            hints.role = socket.role;
+            // What is not known of the socket, the messages may have shown.
+            hints.role = socket.role.or(hints.role);
             hints.local_port = socket.local.as_ref().and_then(|end| end.port);
             hints.peer_port = socket.peer.as_ref().and_then(|end| end.port);
             self.socket = Some(socket.clone());
@@ -90,6 +93,11 @@ impl RequestConnection {
             hints.server_name.clone_from(&tls.server_name);
             self.tls = Some(tls.clone().into_owned());
         }
+    }
+
+    /// The role of the process. The socket may not show it, but messages do.
+    pub(super) fn role(&self) -> Option<Role> {
+        self.socket.as_ref().and_then(|socket| socket.role).or_else(|| self.conversation.role())
     }
 
     /// The context of what happened on the connection.
@@ -122,8 +130,13 @@ impl RequestConnection {
         Some(*number)
     }
 
-    /// Forgets the numbers of an exchange that has ended.
-    pub(super) fn end_numbers(&mut self, key: &ExchangeKey) {
-        self.numbers.remove(key);
+    /// How many messages of an exchange were sent and received.
+    pub(super) fn numbers(&self, key: &ExchangeKey) -> Option<[u64; 2]> {
+        self.numbers.get(key).copied()
+    }
+
+    /// Forgets the numbers of an exchange that has ended. Returns how many messages were sent and received.
+    pub(super) fn end_numbers(&mut self, key: &ExchangeKey) -> Option<[u64; 2]> {
+        self.numbers.remove(key)
     }
 }

@@ -28,6 +28,7 @@ use crate::protocol::{Message, Messages, Protocol};
 
 use connection::RequestConnection;
 pub use filter::{RequestFilter, StatusPattern};
+use record::ReportReason;
 use stats::Groups;
 
 /// How long no record comes before what is missing is not waited for any more.
@@ -380,12 +381,14 @@ impl ChosenRequests {
             Ok(sides) => sides,
             Err(message) => return self.message(state, connection, *message),
         };
-        if let Some(key) = [&messages.0, &messages.1].into_iter().flatten().find_map(|message| message.key())
-        {
-            state.end_numbers(&key);
+        let key = [&messages.0, &messages.1].into_iter().flatten().find_map(|message| message.key());
+        let numbers = key.and_then(|key| state.end_numbers(&key)).unwrap_or_default();
+        let reason = ReportReason { unpaired, ending: self.ending, is_gapless: state.is_gapless };
+        let mut request = record::request(connection, messages, reason, self.protocols, &self.settings);
+        request.role = state.role();
+        if self.settings.messages {
+            request.mark_bodies_in_messages(numbers);
         }
-        let reasons = (unpaired, self.ending);
-        let request = record::request(connection, messages, reasons, self.protocols, &self.settings);
         self.counts.exchanges += 1;
         self.counts.incomplete += u64::from(!request.is_complete());
         if self.is_full() || !self.settings.filter.matches(&request) {
@@ -419,7 +422,8 @@ impl ChosenRequests {
             return Ok(());
         }
         let time = message.first;
-        let body = record::stream_message(connection, number, message, self.protocols, &self.settings);
+        let mut body = record::stream_message(connection, number, message, self.protocols, &self.settings);
+        body.role = state.role();
         self.counts.shown += 1;
         self.output.write(&Record { context: state.context(time), body: Body::Message(body) })
     }

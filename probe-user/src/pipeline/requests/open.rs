@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::record::ReportReason;
 use super::{Decoding, record};
 use crate::event::{Body, Record, UnpairedReason};
 use crate::protocol::{ExchangeKey, Message, MessageKind};
@@ -67,8 +68,14 @@ impl Decoding {
             _ => Some(UnpairedReason::Open),
         };
         let time = first_of(&sides);
-        let reasons = (unpaired, Some(UnpairedReason::Open));
-        let mut request = record::request(connection, sides, reasons, chosen.protocols, &chosen.settings);
+        let reason =
+            ReportReason { unpaired, ending: Some(UnpairedReason::Open), is_gapless: state.is_gapless };
+        let key = sides.0.iter().chain(&sides.1).find_map(|message| message.key());
+        let mut request = record::request(connection, sides, reason, chosen.protocols, &chosen.settings);
+        request.role = state.role();
+        if chosen.settings.messages {
+            request.mark_bodies_in_messages(key.and_then(|key| state.numbers(&key)).unwrap_or_default());
+        }
         request.open_for = Some(age);
         if chosen.is_full() || !chosen.settings.filter.matches(&request) {
             return Ok(());

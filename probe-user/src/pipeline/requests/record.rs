@@ -13,14 +13,36 @@ use crate::protocol::{Message, MessageKind, NamedBody, Protocol, RpcCall, named_
 /// The request and the response of an exchange, as far as they were seen.
 type Sides = (Option<Box<Message>>, Option<Box<Message>>);
 
-/// The record of an exchange. `ending` is why its connection ends, if that is why the exchange does.
+/// Why an exchange is reported.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReportReason {
+    /// Why one of its messages is alone.
+    pub(super) unpaired: Option<UnpairedReason>,
+    /// Why the connection ends, if that is why the exchange does.
+    pub(super) ending: Option<UnpairedReason>,
+    /// Whether all bytes of the connection were seen.
+    pub(super) is_gapless: bool,
+}
+
+/// The record of an exchange.
 pub(super) fn request(
     connection: u64,
-    (request, response): Sides,
-    (unpaired, ending): (Option<UnpairedReason>, Option<UnpairedReason>),
+    (mut request, response): Sides,
+    ReportReason { unpaired, ending, is_gapless }: ReportReason,
     protocols: &[&'static Protocol],
     settings: &RequestSettings,
 ) -> Box<Request> {
+    let mut answered_early = false;
+    if let (Some(request), Some(response)) = (&mut request, &response) {
+        let has_ended = !response.partial.lacks_end;
+        let is_closed = ending == Some(UnpairedReason::Closed) && is_gapless;
+        // RFC 9112 (9.5): a client that sees such a response stops sending, and closes the connection.
+        let stops = is_closed && request.partial.lacks_end && !request.is_evicted;
+        answered_early = has_ended && (request.is_abandoned || stops);
+        if answered_early {
+            request.partial.lacks_end = false;
+        }
+    }
     let both = || request.iter().chain(&response);
     let protocol = both().next().map_or("", |message| message.protocol);
     let exchange = both().find_map(|message| message.key()).map(|key| format!("{connection}{key}"));
@@ -40,7 +62,18 @@ pub(super) fn request(
     });
     let side = |message: Option<Box<Message>>| message.map(|message| side(*message, settings));
     let (request, response) = (side(request), side(response));
-    Box::new(Request { protocol, exchange, overview, request, response, unpaired, cut_off, open_for: None })
+    Box::new(Request {
+        protocol,
+        exchange,
+        overview,
+        request,
+        response,
+        unpaired,
+        cut_off,
+        open_for: None,
+        answered_early,
+        role: None,
+    })
 }
 
 /// The record of a message that is a part of an exchange.
@@ -56,7 +89,14 @@ pub(super) fn stream_message(
     let entry = protocols.iter().find(|entry| entry.name == protocol);
     let overview = entry.map_or_else(Overview::default, |entry| (entry.overview)(Some(&message), None));
     let shown = if overview.protocol.is_empty() { protocol.into() } else { overview.protocol };
-    Box::new(StreamMessage { protocol, shown, exchange, number, message: side(message, settings) })
+    Box::new(StreamMessage {
+        protocol,
+        shown,
+        exchange,
+        number,
+        role: None,
+        message: side(message, settings),
+    })
 }
 
 /// The messages of an exchange, and why one of them is alone. None for a message that is a part of one.
@@ -120,5 +160,13 @@ fn body(message: &Message, limit: usize, schema: Option<&Schema>) -> Option<Mess
         }
         Some(Err(why)) => (None, Some(why)),
     };
-    Some(MessageBody { data, media_type: message.media_type.clone(), is_cut, encodings, named, problem })
+    Some(MessageBody {
+        data,
+        media_type: message.media_type.clone(),
+        is_cut,
+        in_messages: false,
+        encodings,
+        named,
+        problem,
+    })
 }

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::event::{
     CallPosition, Cleartext, CloseReason, Connection, Containment, Library, Lost, MissedTotal, Origin,
-    Plaintext, Process, ProcessContext, Role, Socket, SocketEvidence, Ssl, SslClose, StopReason, Thread,
+    Plaintext, Process, ProcessContext, RequestSide, Role, Socket, SocketEvidence, Ssl, SslClose, StopReason,
+    Thread,
 };
 use crate::glob::Glob;
 use crate::protocol::tests::PROTOCOLS;
@@ -36,7 +37,15 @@ impl Output for Written {
                 let age = request.open_for.map(|age| format!(" for {age:?}"));
                 let took = request.duration().map_or("?".to_owned(), |took| format!("{took:?}"));
                 let why = why.unwrap_or_default() + &age.unwrap_or_default();
-                format!("{} {} {took}{why}", id(&request.exchange), parts.join(" "))
+                let has = |is: bool, words: &'static str| if is { words } else { "" };
+                let early = has(request.answered_early, " answered early");
+                let is_shown = |side: &RequestSide| side.body.as_ref().is_some_and(|body| body.in_messages);
+                let in_messages = has(request.sides().any(is_shown), " in messages");
+                let socket = context.socket().and_then(|socket| socket.role);
+                let role = request.role.filter(|_| socket.is_none());
+                let role = role.map_or_else(String::new, |role| format!(" {role:?}"));
+                let marks = format!("{why}{early}{in_messages}{role}");
+                format!("{} {} {took}{marks}", id(&request.exchange), parts.join(" "))
             }
             Body::Message(message) => format!("{} #{:?}", id(&message.exchange), message.number),
             Body::RequestStats(stats) => {
@@ -65,6 +74,8 @@ struct Calls {
     /// The number of the next call, and the next offset of both directions, by connection.
     next: HashMap<u64, (u64, [u64; 2])>,
     second: i64,
+    /// What the socket shows of the process.
+    role: Option<Role>,
 }
 
 impl Calls {
@@ -75,7 +86,7 @@ impl Calls {
     fn of(protocols: &'static [&'static Protocol], settings: RequestSettings, limits: RequestLimits) -> Self {
         let written = Written::default();
         let requests = Requests::new(protocols, settings, limits, Box::new(written.clone()));
-        Self { requests, written, next: HashMap::new(), second: 0 }
+        Self { requests, written, next: HashMap::new(), second: 0, role: Some(Role::Client) }
     }
 
     fn context(&self, connection: u64) -> Context<'static> {
@@ -86,7 +97,7 @@ impl Calls {
             ip: None,
             local: None,
             peer: None,
-            role: Some(Role::Client),
+            role: self.role,
             evidence: SocketEvidence::Observed,
         };
         Context {
@@ -296,6 +307,70 @@ fn a_response_that_goes_on_is_reported_as_far_as_it_came() {
     calls.close(1);
     let counts = calls.finish(&["1.1 33 61! ? Open for 10s", "1.1 33 75! ? Open for 20s", "1.1 33 75 11s"]);
     assert_eq!((counts.exchanges, counts.incomplete, counts.shown), (1, 0, 1));
+}
+
+/// RFC 9112 (9.5), RFC 9113 (8.1): a server may answer before it has got all of the request, and the client
+/// then does not send the rest.
+#[test]
+fn a_request_that_is_answered_early_lacks_nothing() {
+    const REFUSED: &str = "HTTP/1.1 413 Too\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno";
+    let begin = || {
+        let (settings, limits) = (RequestSettings::default(), RequestLimits::default());
+        let mut calls = Calls::of(crate::protocol::ALL, settings, limits);
+        calls.ask(1, "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc");
+        calls
+    };
+    let mut calls = begin();
+    calls.answer(1, REFUSED);
+    calls.close(1);
+    let counts = calls.finish(&["1.1 51 60 1s answered early"]);
+    assert_eq!(counts.incomplete, 0);
+    // The rest comes.
+    let mut calls = begin();
+    calls.answer(1, REFUSED);
+    calls.ask(1, "defghi");
+    calls.finish(&["1.1 57 60 1s"]);
+    // The rest may still be sent, when the trace ends.
+    let mut calls = begin();
+    calls.answer(1, REFUSED);
+    calls.finish(&["1.1 51! 60 1s Open"]);
+    // The response is not complete either.
+    let mut calls = begin();
+    calls.answer(1, "HTTP/1.1 413 Too\r\nContent-Length: 2\r\n\r\n");
+    calls.close(1);
+    calls.finish(&["1.1 51! 38! 1s Closed"]);
+}
+
+#[test]
+fn the_messages_show_the_role_that_the_socket_does_not() {
+    let mut calls = Calls::of(crate::protocol::ALL, RequestSettings::default(), RequestLimits::default());
+    calls.role = None;
+    calls.ask(1, "GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+    calls.answer(1, "HTTP/1.1 204 No\r\n\r\n");
+    calls.answer(2, "GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+    calls.ask(2, "HTTP/1.1 204 No\r\n\r\n");
+    calls.finish(&["1.1 28 19 1s Client", "2.1 28 19 1s Server"]);
+}
+
+#[test]
+fn a_body_whose_messages_are_shown_is_marked() {
+    let check = |messages: bool, expected: &[&str]| {
+        let settings = RequestSettings { messages, body: Some(100), ..Default::default() };
+        let mut calls = Calls::of(crate::protocol::ALL, settings, RequestLimits::default());
+        calls.ask(1, "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+        calls.answer(1, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+        calls.answer(1, "data: 1\n\n");
+        calls.close(1);
+        calls.finish(expected);
+    };
+    check(false, &["1.1 51 61 2s"]);
+    check(true, &["1.1 #Some(1)", "1.1 51 61 2s in messages"]);
+    // What is no message is shown with the exchange.
+    let settings = RequestSettings { messages: true, body: Some(100), ..Default::default() };
+    let mut calls = Calls::of(crate::protocol::ALL, settings, RequestLimits::default());
+    calls.ask(1, "GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+    calls.answer(1, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc");
+    calls.finish(&["1.1 28 41 1s"]);
 }
 
 #[test]

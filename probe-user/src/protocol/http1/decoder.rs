@@ -13,7 +13,7 @@ use super::head::{
     starts_with_method,
 };
 use super::pairing::{Answer, Candidates, Method, Pairing, ResponseSide, SentRequest};
-use crate::event::{Direction, FieldValue};
+use crate::event::{Direction, FieldValue, Role};
 use crate::protocol::http::head::elements;
 use crate::protocol::http::{METHOD, RESPONSE_HEADERS, RESPONSE_VIOLATIONS, STATUS, VERSION};
 use crate::protocol::{
@@ -446,6 +446,14 @@ impl Decoder for Http1Decoder {
         if let Some(mut response) = self.waiting_response.take() {
             response.partial.lacks_end = true;
             out.push(response);
+        }
+    }
+
+    fn role(&self) -> Option<Role> {
+        match self.transmit.sends {
+            Sends::Requests => Some(Role::Client),
+            Sends::Responses => Some(Role::Server),
+            Sends::Unknown => None,
         }
     }
 

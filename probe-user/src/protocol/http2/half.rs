@@ -293,6 +293,13 @@ impl Half {
         self.finish(End::Complete, role, out);
     }
 
+    /// Adds the request, because it is answered and broken off. RFC 9113 (8.1) allows a server to answer
+    /// before it has got the whole request, and to tell the client that the rest is not needed.
+    pub(super) fn abandon(mut self, error: Option<FieldValue>, role: Option<Role>, out: &mut Messages) {
+        self.message.is_abandoned = true;
+        self.break_off(error, role, out);
+    }
+
     /// Adds the message, because no more of it comes. `error` is the reason if it was broken off.
     pub(super) fn break_off(self, error: Option<FieldValue>, role: Option<Role>, out: &mut Messages) {
         self.finish(End::BrokenOff(error), role, out);
@@ -312,7 +319,7 @@ impl Half {
         }
         self.content.end(&mut self.message, out);
         let message = &mut self.message;
-        message.partial.lacks_end |= !is_complete;
+        message.partial.lacks_end |= !is_complete && !message.is_abandoned;
         let (size, violations) = match self.sender {
             Role::Client => (&http::REQUEST_BODY_SIZE, &http::REQUEST_VIOLATIONS),
             Role::Server => (&http::RESPONSE_BODY_SIZE, &http::RESPONSE_VIOLATIONS),

@@ -568,6 +568,10 @@ impl Decoder for Http2Decoder {
         }
     }
 
+    fn role(&self) -> Option<Role> {
+        self.role
+    }
+
     fn settle(&mut self, before: Timestamp, out: &mut Messages) {
         if let Some(ends) = self.ends() {
             self.streams.settle(&ends, before, out);

@@ -299,7 +299,11 @@ impl Streams {
         let Some(stream) = self.open.get(&id) else { return };
         let is_answered = matches!(stream.response, Side::Ended);
         if let Some(request) = self.take(Role::Client, id) {
-            request.break_off(if is_answered { error.clone() } else { None }, ends.role, out);
+            if is_answered {
+                request.abandon(error.clone(), ends.role, out);
+            } else {
+                request.break_off(None, ends.role, out);
+            }
         }
         match self.open.get(&id).map(|stream| &stream.response) {
             Some(Side::Open(response)) if sender == Role::Client && response.has_whole_body() => {

@@ -53,7 +53,8 @@ fn shown(request: &Request) -> String {
 fn check(settings: RequestSettings, limits: RequestLimits, feed: impl FnOnce(&mut Calls), expected: &[&str]) {
     let kept = KeptRequests::default();
     let requests = Requests::new(crate::protocol::ALL, settings, limits, Box::new(kept.clone()));
-    let mut calls = Calls { requests, written: Written::default(), next: HashMap::new(), second: 0 };
+    let mut calls =
+        Calls { requests, written: Written::default(), next: HashMap::new(), second: 0, role: None };
     feed(&mut calls);
     calls.finish(&[]);
     let lines: Vec<String> = kept.0.lock().unwrap().iter().map(shown).collect();

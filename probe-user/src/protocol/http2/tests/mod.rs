@@ -172,6 +172,7 @@ fn shown(message: &Message) -> String {
     for (is, mark) in [(lacks_start, " ^"), (lacks_end, " $"), (may_lack, " ~")] {
         line += if is { mark } else { "" };
     }
+    line += if message.is_abandoned { " %" } else { "" };
     line
 }
 
