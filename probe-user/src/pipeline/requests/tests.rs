@@ -338,7 +338,7 @@ fn a_request_that_is_answered_early_lacks_nothing() {
     let mut calls = begin();
     calls.answer(1, "HTTP/1.1 413 Too\r\nContent-Length: 2\r\n\r\n");
     calls.close(1);
-    calls.finish(&["1.1 51! 38! 1s Closed"]);
+    calls.finish(&["1.1 51! 39! 1s Closed"]);
 }
 
 #[test]
