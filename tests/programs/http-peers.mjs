@@ -13,6 +13,7 @@ const CONNECTIONS = 3;
 const WORKERS = 8;
 const PIECE = 3000;
 const MESSAGES = 24;
+const EVENTS = 20;
 
 const log = (method, target, status, request, response) =>
   console.log(JSON.stringify({ method, target, status, request, response }));
@@ -53,10 +54,28 @@ async function serve(request, response) {
   log(method, target, Number(status), received, body.length);
 }
 
-function server(protocol) {
+// Events, as in http-peers.py.
+async function serveEvents(request, response) {
+  response.writeHead(200, { 'content-type': 'text/event-stream' });
+  for (let number = 0; number < EVENTS; number += 1) {
+    if (number === EVENTS / 2) {
+      console.log('held');
+      await go();
+    }
+    const first = `event ${number} of ${request.url}`;
+    const pieces = [`id: ${number}\nevent: tick\ndata: ${first}\n`, number % 2 ? 'data: second line\n\n' : '\n'];
+    pieces.forEach((piece) => response.write(piece));
+    const data = first + (number % 2 ? '\nsecond line' : '');
+    console.log(JSON.stringify({ event: 'tick', data, number: number + 1, size: pieces.join('').length }));
+    await sleep(1);
+  }
+  response.end();
+}
+
+function server(protocol, handler) {
   const pem = fs.readFileSync('/server.pem');
   const create = protocol === 'h2' ? http2.createSecureServer : https.createServer;
-  create({ key: pem, cert: pem }, serve).listen(PORT, () => console.log('listening', PORT));
+  create({ key: pem, cert: pem }, handler).listen(PORT, () => console.log('listening', PORT));
 }
 
 async function run(exchange) {
@@ -165,7 +184,8 @@ async function websockets() {
 }
 
 const [, , side, protocol] = process.argv;
-if (side === 'server') server(protocol);
+if (side === 'server') server(protocol, serve);
+else if (side === 'events-server') server(protocol, serveEvents);
 else if (side === 'websockets-server') websocketServer();
 else if (side === 'websockets') await websockets();
 else if (side === 'fetch') await web();

@@ -247,9 +247,11 @@ async def serve_events(_protocol):
                 await go()
             data = f"event {number} of {request.raw_path}"
             # An event of two lines comes in two pieces.
-            await response.write(f"id: {number}\nevent: tick\ndata: {data}\n".encode())
-            await response.write(b"data: second line\n\n" if number % 2 else b"\n")
+            pieces = [f"id: {number}\nevent: tick\ndata: {data}\n".encode(), b"data: second line\n\n" if number % 2 else b"\n"]
+            for piece in pieces:
+                await response.write(piece)
             line = {"event": "tick", "data": data + ("\nsecond line" if number % 2 else "")}
+            line |= {"number": number + 1, "size": len(b"".join(pieces))}
             print(json.dumps(line), flush=True)
         await response.write_eof()
         return response
