@@ -49,7 +49,7 @@ pub(super) fn download_large() -> Result<PathBuf> {
 
 /// The same for HTTP.
 pub(super) fn download_http() -> Result<PathBuf> {
-    get("http-wheels", HTTP, "aiohttp, httpx, hypercorn and websockets, once, with pip (4 MB)")
+    get("http-wheels", HTTP, "aiohttp, grpcio-tools, httpx, hypercorn and websockets, once, with pip (7 MB)")
 }
 
 fn get(name: &str, list: &str, what: &str) -> Result<PathBuf> {
