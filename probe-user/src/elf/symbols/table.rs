@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use memchr::memmem::Finder;
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr2_iter, memrchr};
 use object::LittleEndian as LE;
 use object::elf::{self, Sym64};
 use object::pod;
@@ -214,31 +214,30 @@ fn places<'w>(
     table: &SymbolTable,
     wanted: &'w SymbolFilter,
 ) -> Result<HashMap<u64, Cow<'w, str>>, ObjectError> {
-    let (what, limit, ends): (_, _, &[u8]) = if table.dynamic {
-        ("the dynamic string table", MAX_DYNAMIC_STRINGS, b"\0")
+    let (what, limit, version) = if table.dynamic {
+        ("the dynamic string table", MAX_DYNAMIC_STRINGS, 0)
     } else {
-        ("the string table", MAX_STRINGS, b"\0@")
+        ("the string table", MAX_STRINGS, b'@')
     };
     if table.strings.length > limit {
         return Err(ObjectError::TooLarge { what, found: table.strings.length, limit });
     }
-    let names: Vec<(&str, Vec<u8>)> = wanted
-        .names
-        .iter()
-        .flat_map(|name| ends.iter().map(move |end| (name.as_str(), [name.as_bytes(), &[*end]].concat())))
-        .collect();
-    let finders: Vec<_> = names.iter().map(|(name, text)| (*name, Finder::new(text))).collect();
+    let names = NameEnds::of(wanted.names.iter().map(String::as_str));
     let parts: Vec<_> = wanted.parts.iter().map(Finder::new).collect();
     let around = if parts.is_empty() { 0 } else { 2 * MAX_AROUND as u64 };
-    let overlap = names.iter().map(|(_, text)| text.len() as u64).max().unwrap_or(0).max(around);
+    let overlap = wanted.names.iter().map(|name| name.len() as u64 + 1).max().unwrap_or(0).max(around);
     let mut places = HashMap::new();
     let overflow = reader.chunks(what, table.strings, (1, overlap), |at, chunk| {
-        for (name, finder) in &finders {
-            for place in finder.find_iter(chunk) {
-                places.insert(at + place as u64, Cow::Borrowed(*name));
-                if places.len() > MAX_PLACES {
-                    return ControlFlow::Break(places.len() as u64);
-                }
+        for end in memchr2_iter(0, version, chunk) {
+            if !names.may_end_with(end.checked_sub(1).and_then(|last| chunk.get(last))) {
+                continue;
+            }
+            let before = chunk.get(..end).unwrap_or_default();
+            for name in names.at_end_of(before) {
+                places.insert(at + (end - name.len()) as u64, Cow::Borrowed(name));
+            }
+            if places.len() > MAX_PLACES {
+                return ControlFlow::Break(places.len() as u64);
             }
         }
         for part in &parts {
@@ -263,6 +262,47 @@ fn places<'w>(
     }
 }
 
+/// Names by their last bytes. One pass finds all that end where a string does; a pass for each name takes a
+/// hundred times as long.
+struct NameEnds<'w> {
+    /// How many bytes at the end are compared first: as many as the shortest name has, at most eight.
+    tail: usize,
+    by_tail: HashMap<u64, Vec<&'w str>>,
+    /// Whether a name has this byte as its last one: a hostile table may have a string at each byte.
+    is_last: [bool; 256],
+}
+
+impl<'w> NameEnds<'w> {
+    fn of(names: impl Iterator<Item = &'w str> + Clone) -> Self {
+        let tail = names.clone().map(str::len).min().unwrap_or(0).min(size_of::<u64>());
+        let mut by_tail: HashMap<_, Vec<_>> = HashMap::new();
+        let mut is_last = [false; 256];
+        for name in names {
+            if let (Some(key), Some(last)) = (last_bytes(name.as_bytes(), tail), name.bytes().last()) {
+                by_tail.entry(key).or_default().push(name);
+                is_last[usize::from(last)] = true;
+            }
+        }
+        Self { tail, by_tail, is_last }
+    }
+
+    fn may_end_with(&self, last: Option<&u8>) -> bool {
+        last.is_some_and(|last| self.is_last[usize::from(*last)])
+    }
+
+    /// The names at the end of a text.
+    fn at_end_of<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = &'w str> + use<'a, 'w> {
+        let names = last_bytes(text, self.tail).and_then(|key| self.by_tail.get(&key));
+        names.into_iter().flatten().copied().filter(|name| text.ends_with(name.as_bytes()))
+    }
+}
+
+/// The last bytes of a text, at most eight, as one number. None if it is shorter.
+fn last_bytes(text: &[u8], count: usize) -> Option<u64> {
+    let last = text.get(text.len().checked_sub(count)?..)?;
+    Some(last.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
 /// The whole name around `place`, and where it starts, in a chunk that starts at `at`. None if the chunk does
 /// not contain all of it: then the chunk before or after does.
 fn name_around(chunk: &[u8], at: u64, place: usize) -> Option<(usize, String)> {
@@ -276,4 +316,24 @@ fn name_around(chunk: &[u8], at: u64, place: usize) -> Option<(usize, String)> {
     let rest = rest.get(..rest.len().min(2 * MAX_AROUND))?;
     let name = std::str::from_utf8(rest.get(..memchr(0, rest)?)?).ok()?;
     Some((begin, name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_where_strings_end() {
+        let names = NameEnds::of(["read", "SSL_read", "a_longer_read", "x"].into_iter());
+        let found = |text: &str| names.at_end_of(text.as_bytes()).collect::<Vec<_>>();
+        assert_eq!(found("SSL_read"), ["read", "SSL_read"]);
+        assert_eq!(found("x"), ["x"]);
+        assert_eq!(found(""), [""; 0]);
+        assert_eq!(found("reads"), [""; 0]);
+        let names = NameEnds::of(["read", "SSL_read", "a_longer_read"].into_iter());
+        let found = |text: &str| names.at_end_of(text.as_bytes()).collect::<Vec<_>>();
+        assert_eq!(found("\0is_a_longer_read"), ["read", "a_longer_read"]);
+        assert_eq!(found("ad"), [""; 0]);
+        assert!(NameEnds::of(std::iter::empty()).at_end_of(b"read").next().is_none());
+    }
 }
