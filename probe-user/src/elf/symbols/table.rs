@@ -278,16 +278,17 @@ impl<'w> NameEnds<'w> {
         let mut by_tail: HashMap<_, Vec<_>> = HashMap::new();
         let mut is_last = [false; 256];
         for name in names {
-            if let (Some(key), Some(last)) = (last_bytes(name.as_bytes(), tail), name.bytes().last()) {
+            let last = name.bytes().last().and_then(|last| is_last.get_mut(usize::from(last)));
+            if let (Some(key), Some(is_last)) = (last_bytes(name.as_bytes(), tail), last) {
                 by_tail.entry(key).or_default().push(name);
-                is_last[usize::from(last)] = true;
+                *is_last = true;
             }
         }
         Self { tail, by_tail, is_last }
     }
 
     fn may_end_with(&self, last: Option<&u8>) -> bool {
-        last.is_some_and(|last| self.is_last[usize::from(*last)])
+        last.and_then(|last| self.is_last.get(usize::from(*last))) == Some(&true)
     }
 
     /// The names at the end of a text.
