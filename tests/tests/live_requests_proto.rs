@@ -1,6 +1,6 @@
 //! `ctrace requests --proto` with a service of grpcio and Google's implementation of protocol buffers:
-//! messages have the names of their schema, and are what the client says of them. Needs root, BPF, Docker, and
-//! once the machine's package sources.
+//! messages have the names of their schema, and are what the client says of them. Needs root, BPF, Docker,
+//! and once the machine's package sources.
 
 #![expect(clippy::indexing_slicing, reason = "what a JSON value does not have is null")]
 
