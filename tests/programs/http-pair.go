@@ -157,6 +157,11 @@ func client(protocol string) {
 	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: protocol == "h2"}
 	transport.DisableCompression = true
+	if keys := os.Getenv("SSLKEYLOGFILE"); keys != "" {
+		file, err := os.OpenFile(keys, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		check(err)
+		transport.TLSClientConfig.KeyLogWriter = file
+	}
 	if protocol == "h1" {
 		transport.MaxConnsPerHost = 3
 		transport.MaxIdleConnsPerHost = 3

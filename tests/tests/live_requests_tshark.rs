@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::third_party::grpc::{CallDirectory, PlannedCall, PlannedEnd, plan, status_name};
-use ctrace_tests::third_party::{Pair, PairSetup, TRIXIE};
+use ctrace_tests::third_party::http::{
+    self, CurlRun, Gate, JoinedExchanges, LoggedExchange, PlanDirectory, check_joined, files_plan,
+};
+use ctrace_tests::third_party::{HTTP, Pair, PairSetup, Release, TRIXIE};
 use ctrace_tests::{Child, RunningTrace, program};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -28,7 +31,10 @@ const CADDY: &[&str] =
 const CURL: &[&str] = &["/usr/bin/curl", "--config", "/plan/curl.conf"];
 const TONIC: &[&str] = &["/tls-tonic"];
 
-/// The requests of curl.
+/// What programs of [`HTTP`] use.
+const MAPPED_BY_HTTP: [&str; 4] = [MAPPED[0], MAPPED[1], "/usr/bin/node", "/http-pair"];
+
+/// The requests of a client.
 const REQUESTS: usize = 60;
 /// The sizes of their bodies.
 const SIZES: [usize; 4] = [1, 900, 17_000, 50_000];
@@ -200,8 +206,21 @@ impl Decoded {
         if let Some(status) = number(layer, "http.response.code") {
             // Without pipelining, a response is that of the last request.
             let exchange = self.exchange((connection, of_it.saturating_sub(1)));
-            (exchange.status, exchange.down) = (Some(status), body());
+            // The length that the response to a HEAD names is that of a body that it does not have.
+            let down = if exchange.method.as_deref() == Some("HEAD") { 0 } else { body() };
+            (exchange.status, exchange.down) = (Some(status), down);
         }
+    }
+
+    /// As an end would log them. Each target was requested once.
+    fn logged(self) -> Result<Vec<LoggedExchange>> {
+        let logged = |exchange: Exchange| {
+            let (request, response) = (exchange.up, exchange.down);
+            let (method, target) = exchange.method.zip(exchange.target).context("tshark has no request")?;
+            let status = exchange.status.context("tshark has no status")?;
+            Ok(LoggedExchange { method, target, status, request, response })
+        };
+        self.sorted().into_iter().map(logged).collect()
     }
 
     fn sorted(self) -> Vec<Exchange> {
@@ -253,13 +272,14 @@ fn message_lengths(
     Ok(lengths)
 }
 
-/// A pair, and the directory that is `/plan` in both containers.
-fn start(label: &str, server: &[&str], directory: &Path) -> Result<Pair> {
-    let volume = format!("--volume={}:/plan", directory.display());
-    let tonic = format!("--volume={}:/tls-tonic:ro", program("tls-tonic")?.display());
-    let options = [volume.as_str(), &tonic, "--env=SSLKEYLOGFILE=/plan/keys"];
-    let pair =
-        Pair::start(&PairSetup { release: &TRIXIE, label, options: &options, server, mapped: &MAPPED })?;
+/// A pair of a release's programs, and the directory that is `/plan` in both containers.
+fn start(release: &Release, mapped: &[&str], label: &str, server: &[&str], directory: &Path) -> Result<Pair> {
+    let plan = format!("--volume={}:/plan", directory.display());
+    let of_ours = |name: &str| Ok(format!("--volume={}:/{name}:ro", program(name)?.display()));
+    let (tonic, go): (Result<String>, Result<String>) = (of_ours("tls-tonic"), of_ours("http-pair"));
+    let options = [plan, tonic?, go?, "--env=SSLKEYLOGFILE=/plan/keys".to_owned()];
+    let options = options.each_ref().map(String::as_str);
+    let pair = Pair::start(&PairSetup { release, label, options: &options, server, mapped })?;
     pair.wait_for_port(PORT)?;
     Ok(pair)
 }
@@ -328,14 +348,24 @@ fn write_requests(directory: &Path, version: &str) -> Result<()> {
 fn http_1() -> Result<()> {
     let directory = TempDir::new()?;
     write_requests(directory.path(), "http1.1")?;
-    check(&start("tshark-http-1", CADDY, directory.path())?, directory.path(), CURL, REQUESTS)
+    check(
+        &start(&TRIXIE, &MAPPED, "tshark-http-1", CADDY, directory.path())?,
+        directory.path(),
+        CURL,
+        REQUESTS,
+    )
 }
 
 #[test]
 fn http_2() -> Result<()> {
     let directory = TempDir::new()?;
     write_requests(directory.path(), "http2")?;
-    check(&start("tshark-http-2", CADDY, directory.path())?, directory.path(), CURL, REQUESTS)
+    check(
+        &start(&TRIXIE, &MAPPED, "tshark-http-2", CADDY, directory.path())?,
+        directory.path(),
+        CURL,
+        REQUESTS,
+    )
 }
 
 #[test]
@@ -347,6 +377,104 @@ fn grpc() -> Result<()> {
     let calls: Vec<_> = plan(CALLS).into_iter().filter(is_waited_for).collect();
     let directory = CallDirectory::new(&calls)?;
     directory.go()?;
-    let pair = start("tshark-grpc", &[TONIC, &["server"]].concat(), directory.path())?;
+    let pair = start(&TRIXIE, &MAPPED, "tshark-grpc", &[TONIC, &["server"]].concat(), directory.path())?;
     check(&pair, directory.path(), &[TONIC, &["client"]].concat(), calls.len())
+}
+
+/// Checks what was captured since a client has sent half of its requests: a part of what tshark has, and
+/// nothing else. `run` attaches in between.
+fn check_in_the_middle(
+    pair: &Pair,
+    directory: &Path,
+    count: usize,
+    run: impl FnOnce() -> Result<RunningTrace>,
+) -> Result<()> {
+    let packets = PacketCapture::start(pair, directory)?;
+    let trace = run()?;
+    let expected = Decoded::of(&packets.packets(&directory.join("keys"))?)?.logged()?;
+    ensure!(expected.len() == count, "tshark has {} exchanges: {expected:?}", expected.len());
+    for container in [&pair.client, &pair.server] {
+        let captured = http::captured(&trace, container.name())?;
+        let counts = check_joined(&captured, &expected, &expected)?;
+        println!("{}: {counts:?}", container.name());
+        let JoinedExchanges { complete, partial, unpaired, .. } = counts;
+        ensure!(complete + partial + unpaired >= count / 4, "{}: {counts:?}", container.name());
+    }
+    Ok(())
+}
+
+/// Checks peers that do what `http-peers.py` says: from the first byte, and joined in the middle.
+fn check_peers(label: &str, server: &[&str], client: &[&str]) -> Result<()> {
+    let plan = PlanDirectory::new(&http::plan(REQUESTS))?;
+    plan.go()?;
+    let pair = start(&HTTP, &MAPPED_BY_HTTP, label, server, plan.path())?;
+    check(&pair, plan.path(), client, REQUESTS).context("from the first byte")?;
+    plan.hold()?;
+    let held = pair.server.logs()?.lines().filter(|line| *line == "held").count();
+    check_in_the_middle(&pair, plan.path(), REQUESTS, || {
+        let mut running = pair.start_client(client)?;
+        // The last two of the half are held by the server.
+        running.wait_for_lines(REQUESTS / 2 - 2)?;
+        pair.server_lines("held", held + 2)?;
+        let ctrace = pair.trace(&TRACE)?;
+        plan.go()?;
+        running.finish()?;
+        ctrace.finish()
+    })
+    .context("joined in the middle")
+}
+
+const PYTHON: [&str; 2] = ["/usr/bin/python3", "/programs/http-peers.py"];
+const NODE: &str = "/programs/http-peers.mjs";
+
+#[test]
+fn node_by_http_2() -> Result<()> {
+    let client = ["/usr/bin/node", "--use-system-ca", "--tls-keylog=/plan/keys", NODE, "client", "h2"];
+    check_peers("tshark-node", &["/usr/bin/node", NODE, "server", "h2"], &client)
+}
+
+#[test]
+fn go_by_http_1() -> Result<()> {
+    check_peers("tshark-go-1", &["/http-pair", "server", "h1"], &["/http-pair", "client", "h1"])
+}
+
+#[test]
+fn go_by_http_2() -> Result<()> {
+    check_peers("tshark-go-2", &["/http-pair", "server", "h2"], &["/http-pair", "client", "h2"])
+}
+
+#[test]
+fn python_by_http_2() -> Result<()> {
+    let of = |program| [&PYTHON[..], &[program, "h2"]].concat();
+    check_peers("tshark-python", &of("hypercorn"), &of("httpx"))
+}
+
+fn check_nginx(label: &str, version: &str) -> Result<()> {
+    let requests = files_plan(REQUESTS);
+    let plan = PlanDirectory::new(&requests)?;
+    let gate = Gate::new(&plan)?;
+    let pair = start(&HTTP, &MAPPED_BY_HTTP, label, &[&PYTHON[..], &["nginx"]].concat(), plan.path())?;
+    let run = CurlRun { plan: &requests, version, waits_after: None };
+    run.write(&plan)?;
+    check(&pair, plan.path(), CURL, REQUESTS).context("from the first byte")?;
+    CurlRun { waits_after: Some(REQUESTS / 2), ..run }.write(&plan)?;
+    check_in_the_middle(&pair, plan.path(), REQUESTS + 1, || {
+        let running = pair.start_client(CURL)?;
+        let waiting = gate.wait()?;
+        let ctrace = pair.trace(&TRACE)?;
+        drop(waiting);
+        running.finish()?;
+        ctrace.finish()
+    })
+    .context("joined in the middle")
+}
+
+#[test]
+fn nginx_by_http_1() -> Result<()> {
+    check_nginx("tshark-nginx-1", "http1.1")
+}
+
+#[test]
+fn nginx_by_http_2() -> Result<()> {
+    check_nginx("tshark-nginx-2", "http2")
 }
