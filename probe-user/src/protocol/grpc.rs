@@ -2,13 +2,15 @@
 //! same over any version of HTTP, with the trailers behind the last message, and Connect's streams are framed
 //! alike.
 
+mod base64;
 mod unnamed;
 
 use jiff::Timestamp;
 
-use super::http::{self, PART_COMPRESSED};
+use super::http::{self, PART_COMPRESSED, QUERY};
 use super::{Message, MessageKind, Messages};
 use crate::event::{FieldValue, HeaderField};
+use base64::Base64Stream;
 pub(super) use unnamed::UnnamedBody;
 
 /// The bytes before a message: whether it is compressed, and its length.
@@ -17,7 +19,8 @@ const PREFIX: usize = 5;
 const WEB_TRAILERS: u8 = 0x80;
 /// The flag of the message of Connect that ends a stream, and is none of the program's.
 const END_OF_STREAM: u8 = 0x02;
-/// The longest trailers of gRPC-Web that are read. They are a status and a sentence.
+/// The longest trailers of gRPC-Web, and the longest end of a stream of Connect, that are read. They are a
+/// status and a sentence.
 const MAX_WEB_TRAILERS: u32 = 16 * 1024;
 
 /// The names of the status codes, in order.
@@ -92,6 +95,7 @@ enum System {
 fn system_of(media_type: &str) -> Option<(System, String)> {
     let essence = http::body::essence(media_type);
     let (system, format) = [
+        ("application/grpc-web-text", System::GrpcWeb),
         ("application/grpc-web", System::GrpcWeb),
         ("application/grpc", System::Grpc),
         ("application/connect", System::Connect),
@@ -106,17 +110,38 @@ fn system_of(media_type: &str) -> Option<(System, String)> {
     }
 }
 
-/// The media type of the messages in a body of a type, which is None if the body is not of gRPC.
-pub(super) fn message_type(media_type: &str) -> Option<String> {
-    let (system, messages) = system_of(media_type)?;
-    (system != System::Connect).then_some(messages)
+/// Whether a body of a type is one of gRPC-Web in base64.
+fn is_in_base64(media_type: &str) -> bool {
+    http::body::essence(media_type).starts_with("application/grpc-web-text")
 }
 
-/// The name of the system to which a message of HTTP belongs, if it belongs to one. Calls of Connect with one
-/// message each have types that are not only its own, and name its version in the request.
-pub(super) fn system_name(media_type: Option<&str>, headers: &[HeaderField]) -> Option<&'static str> {
-    let system = media_type.and_then(system_of).map(|(system, _)| system);
-    let is_connect = || http::head::values(headers, "connect-protocol-version").next().is_some();
+/// The status that the end of a stream of Connect says: `{}`, or `{"error":{"code":"not_found",…},…}`. None
+/// if it cannot be told for certain.
+fn connect_status(end: &[u8]) -> Option<String> {
+    let text = str::from_utf8(end).ok()?;
+    let Some((_, error)) = text.split_once("\"error\"") else {
+        return text.trim_ascii_start().starts_with('{').then(|| "OK".to_owned());
+    };
+    let (before, code) = error.split_once("\"code\"")?;
+    // In the text of the message, a quotation mark would be escaped. Details may be anything.
+    if before.ends_with('\\') || before.contains("\"details\"") {
+        return None;
+    }
+    let code = code.trim_ascii_start().strip_prefix(':')?.trim_ascii_start().strip_prefix('"')?;
+    let (code, _) = code.split_once('"')?;
+    // Connect spells it with one l.
+    let name = if code == "canceled" { "CANCELLED".to_owned() } else { code.to_ascii_uppercase() };
+    STATUSES.iter().skip(1).find(|status| **status == name).map(|status| (*status).to_owned())
+}
+
+/// The name of the system to which a message of HTTP with these headers belongs, if it belongs to one. Calls
+/// of Connect with one message each have types that are not only its own, and name its version in the
+/// request: in the query if the method is GET.
+pub(super) fn system_name(head: &Message, headers: &[HeaderField]) -> Option<&'static str> {
+    let system = head.media_type.as_deref().and_then(system_of).map(|(system, _)| system);
+    let has_version = |query: &str| query.split('&').any(|part| part == "connect=v1");
+    let asks = || matches!(head.field(&QUERY), Some(FieldValue::Text(query)) if has_version(query));
+    let is_connect = || http::head::values(headers, "connect-protocol-version").next().is_some() || asks();
     match system {
         Some(System::Grpc | System::GrpcWeb) => Some("grpc"),
         Some(System::Connect) => Some("connectrpc"),
@@ -141,6 +166,8 @@ pub(super) struct MessageReader {
     media_type: Option<String>,
     /// How messages are compressed that are. None if that is unknown.
     encoding: Option<String>,
+    /// The decoder of a body in base64.
+    base64: Option<Base64Stream>,
     /// The number of messages that have begun. None if some may be missing.
     count: Option<u64>,
     state: State,
@@ -154,8 +181,9 @@ enum State {
     Body(Box<Message>, u32),
     /// The trailers of gRPC-Web so far, and how much of them is to come.
     Trailers(Vec<u8>, u32),
-    /// The end of a stream of Connect, and how much of it is to come.
-    Ending(u32),
+    /// The end of a stream of Connect so far, and how much of it is to come. None if it cannot be read: it is
+    /// compressed, or too long.
+    Ending(Option<Vec<u8>>, u32),
     /// After a gap, it is unknown where messages begin.
     Lost,
 }
@@ -166,9 +194,16 @@ const NEXT: State = State::Prefix([0; PREFIX], 0, Timestamp::UNIX_EPOCH);
 impl MessageReader {
     /// The reader of the body of a message whose head is decoded. None if that is not of gRPC.
     pub(super) fn of(head: &Message) -> Option<Self> {
-        let (system, media_type) = system_of(head.media_type.as_deref()?)?;
-        let media_type = Some(media_type);
-        Some(Self { system, media_type, encoding: message_encoding(head), count: Some(0), state: NEXT })
+        let name = head.media_type.as_deref()?;
+        let (system, media_type) = system_of(name)?;
+        Some(Self {
+            system,
+            media_type: Some(media_type),
+            encoding: message_encoding(head),
+            base64: is_in_base64(name).then(Base64Stream::default),
+            count: Some(0),
+            state: NEXT,
+        })
     }
 
     /// The number of messages. None if it is unknown, because some may be missing.
@@ -181,12 +216,24 @@ impl MessageReader {
         match &self.state {
             State::Body(message, _) => message.size(),
             State::Trailers(bytes, _) => bytes.len(),
-            State::Ending(_) | State::Prefix(..) | State::Lost => 0,
+            State::Ending(bytes, _) => bytes.as_ref().map_or(0, Vec::len),
+            State::Prefix(..) | State::Lost => 0,
         }
     }
 
     /// Adds bytes of the body of `parent`.
     pub(super) fn data(&mut self, parent: &Message, data: &[u8], time: Timestamp, out: &mut Messages) {
+        let Some(base64) = &mut self.base64 else { return self.decoded(parent, data, time, out) };
+        let mut decoded = Vec::new();
+        let is_valid = base64.decode(data, &mut decoded).is_ok();
+        self.decoded(parent, &decoded, time, out);
+        if !is_valid {
+            self.end(out);
+            (self.state, self.count) = (State::Lost, None);
+        }
+    }
+
+    fn decoded(&mut self, parent: &Message, data: &[u8], time: Timestamp, out: &mut Messages) {
         let mut rest = data;
         while !rest.is_empty() {
             let taken = match &mut self.state {
@@ -212,8 +259,11 @@ impl MessageReader {
                     // Nothing follows.
                     taken.max(1)
                 }
-                State::Ending(left) => {
+                State::Ending(bytes, left) => {
                     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    if let Some(bytes) = bytes {
+                        bytes.extend_from_slice(rest.get(..taken).unwrap_or_default());
+                    }
                     *left = left.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
                     taken.max(1)
                 }
@@ -234,14 +284,14 @@ impl MessageReader {
 
     /// Handles missing bytes of the body. `missing` is None if it is unknown how many there are.
     pub(super) fn gap(&mut self, missing: Option<u64>, out: &mut Messages) {
-        if let (State::Body(message, left), Some(missing)) = (&mut self.state, missing)
+        if let (State::Body(message, left), Some(missing), None) = (&mut self.state, missing, &self.base64)
             && let Some(rest) = u32::try_from(missing).ok().and_then(|missing| left.checked_sub(missing))
         {
             message.add_body_gap(missing);
             *left = rest;
             return self.end_if_complete(out);
         }
-        let is_behind = matches!(self.state, State::Trailers(..) | State::Ending(_));
+        let is_behind = matches!(self.state, State::Trailers(..) | State::Ending(..));
         self.end(out);
         self.state = State::Lost;
         if !is_behind {
@@ -249,8 +299,13 @@ impl MessageReader {
         }
     }
 
-    /// Adds what the trailers of gRPC-Web say to the response, at the end of its body.
+    /// Adds what the trailers of gRPC-Web, or the end of a stream of Connect, say to the response, at the end
+    /// of its body.
     pub(super) fn add_trailers(&self, response: &mut Message) {
+        if let State::Ending(Some(bytes), 0) = &self.state {
+            let status = connect_status(bytes).filter(|_| response.kind == MessageKind::Response);
+            response.fields.extend(status.map(|status| (&http::RPC_STATUS, FieldValue::Text(status))));
+        }
         let State::Trailers(bytes, 0) = &self.state else { return };
         let text = String::from_utf8_lossy(bytes);
         let value = |name: &str| {
@@ -283,7 +338,8 @@ impl MessageReader {
                 return;
             }
             (System::Connect, flag) if flag & END_OF_STREAM != 0 => {
-                self.state = State::Ending(length);
+                let is_readable = flag == END_OF_STREAM && length <= MAX_WEB_TRAILERS;
+                self.state = State::Ending(is_readable.then(Vec::new), length);
                 return;
             }
             _ => {}
@@ -326,5 +382,27 @@ pub(super) fn add_status(message: &mut Message, status: &FieldValue, text: Optio
     message.fields.push((&http::RPC_STATUS, status));
     if let Some(text) = text.filter(|text| !text.is_empty()) {
         message.fields.push((&http::RPC_STATUS_MESSAGE, FieldValue::Text(percent_decoded(text))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_of_bodies() {
+        let check = |media_type: &str, expected: Option<(System, &str)>| {
+            let found = system_of(media_type);
+            let found = found.as_ref().map(|(system, messages)| (*system, messages.as_str()));
+            assert_eq!(found, expected, "{media_type}");
+        };
+        check("application/grpc", Some((System::Grpc, "application/protobuf")));
+        check("Application/GRPC+json; x=1", Some((System::Grpc, "application/json")));
+        check("application/grpc-web+proto", Some((System::GrpcWeb, "application/protobuf")));
+        check("application/grpc-web-text", Some((System::GrpcWeb, "application/protobuf")));
+        check("application/connect+json", Some((System::Connect, "application/json")));
+        for media_type in ["application/grpcx", "application/json", "", "application/grp\u{20ac}c"] {
+            check(media_type, None);
+        }
     }
 }

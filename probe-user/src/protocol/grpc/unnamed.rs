@@ -35,6 +35,7 @@ impl UnnamedBody {
             system: System::Grpc,
             media_type: None,
             encoding: None,
+            base64: None,
             count: Some(0),
             state: NEXT,
         };

@@ -81,7 +81,7 @@ pub(in crate::protocol) fn call_of(message: &Message) -> Option<RpcCall> {
 
 /// Adds the fields of a call, if the message belongs to one. `path`: that of a request.
 pub(in crate::protocol) fn add_call(message: &mut Message, headers: &[HeaderField], path: Option<&str>) {
-    let Some(system) = grpc::system_name(message.media_type.as_deref(), headers) else { return };
+    let Some(system) = grpc::system_name(message, headers) else { return };
     message.fields.push((&RPC_SYSTEM, FieldValue::Text(system.to_owned())));
     if let Some(method) = path.and_then(grpc::method) {
         message.fields.push((&RPC_METHOD, FieldValue::Text(method.to_owned())));

@@ -118,8 +118,7 @@ pub(super) fn add_request(message: &mut Message, list: Option<&HeaderList>) {
     let pseudo_headers = pseudo_headers(list, &[":method", ":scheme", ":path"]);
     add_headers(message, &http::REQUEST_HEADERS, headers(list, pseudo_headers));
     message.call = call_of(message);
-    if is_rpc(message) || is_named(list) {
-        push_rpc_system(message);
+    if add_rpc_system(message, list) {
         add_rpc_method(message);
     }
 }
@@ -147,9 +146,7 @@ pub(super) fn add_response(message: &mut Message, list: Option<&HeaderList>) {
     };
     message.fields.extend(status.map(|status| (&http::STATUS, status)));
     add_headers(message, &http::RESPONSE_HEADERS, headers(list, pseudo_headers(list, &[":status"])));
-    if is_rpc(message) || is_named(list) {
-        push_rpc_system(message);
-    }
+    add_rpc_system(message, list);
 }
 
 fn add_headers(message: &mut Message, field: &'static Field, headers: Vec<HeaderField>) {
@@ -157,9 +154,18 @@ fn add_headers(message: &mut Message, field: &'static Field, headers: Vec<Header
     message.fields.push((field, FieldValue::Headers(headers)));
 }
 
-/// Whether a message whose head is decoded is known to belong to a call of gRPC.
-fn is_rpc(message: &Message) -> bool {
-    message.media_type.as_deref().and_then(grpc::message_type).is_some()
+/// Adds the system of a message whose head is decoded, if it is known to belong to a call. Returns whether it
+/// is.
+fn add_rpc_system(message: &mut Message, list: &HeaderList) -> bool {
+    let field = [&http::REQUEST_HEADERS, &http::RESPONSE_HEADERS];
+    let headers = field.into_iter().find_map(|field| match message.field(field) {
+        Some(FieldValue::Headers(headers)) => Some(headers.as_slice()),
+        _ => None,
+    });
+    let system = grpc::system_name(message, headers.unwrap_or_default());
+    let system = system.or_else(|| is_named(list).then_some("grpc"));
+    message.fields.extend(system.map(|name| (&http::RPC_SYSTEM, FieldValue::Text(name.to_owned()))));
+    system.is_some()
 }
 
 /// Whether a list whose content type is unknown has a field that nothing but a call has.

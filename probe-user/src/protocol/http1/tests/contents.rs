@@ -87,6 +87,29 @@ fn calls() {
             r#"http1 Response 1 '\x00\x00\x00\x00\x02{}\x02\x00\x00\x00\x0b{\"error\":1}' connectrpc 1"#,
         ]
     );
+    // What the end of a stream of Connect says.
+    let check = |end: &str, expected: &str| {
+        let length = char::from(u8::try_from(end.len()).unwrap());
+        let body = format!("\0\0\0\0\x02{{}}\x02\0\0\0{length}{end}");
+        let calls = shown_contents(&[Up(&request(connect)), Down(&response(connect, &body))]);
+        assert!(calls.last().unwrap().ends_with(&format!("' connectrpc 1{expected}")), "{calls:?}");
+    };
+    check("{}", " OK");
+    check(r#"{"metadata":{"a":["b"]}}"#, " OK");
+    check(r#"{"error":{"code":"not_found","message":"no"}}"#, " NOT_FOUND NOT_FOUND");
+    check(r#"{"error": {"code" : "canceled"}}"#, " CANCELLED CANCELLED");
+    check(r#"{"error":{"code":"so"}}"#, "");
+    check(r#"{"error":{"message":"\"code\":\"internal\""}}"#, "");
+    // gRPC-Web in base64.
+    let text = "application/grpc-web-text";
+    let calls =
+        shown_contents(&[Up(&request(web)), Down(&response(text, "AAAAAAF4gAAAABBncnBjLXN0YXR1czogMTQN"))]);
+    assert_eq!(calls.get(2).unwrap(), "http1 Event 1 'x'");
+    assert!(calls.last().unwrap().ends_with("' grpc 1 UNAVAILABLE UNAVAILABLE"), "{calls:?}");
+    // A call of Connect by GET.
+    let get = "GET /shop.v1.Cart/Get?connect=v1&encoding=json&message=%7B%7D HTTP/1.1\r\nHost: h\r\n\r\n";
+    let calls = shown_contents(&[Up(get)]);
+    assert_eq!(calls, ["http1 Request 1 '' connectrpc shop.v1.Cart/Get"]);
 }
 
 #[test]

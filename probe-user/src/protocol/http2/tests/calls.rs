@@ -152,15 +152,6 @@ fn what_names_say() {
     for path in ["/", "/shop", "shop/Get", "/shop/", "//Get", "/a/b/c"] {
         assert_eq!(method(path), None, "{path}");
     }
-    let media_type = |text| crate::protocol::grpc::message_type(text);
-    assert_eq!(media_type("application/grpc").as_deref(), Some("application/protobuf"));
-    assert_eq!(media_type("Application/GRPC+json; x=1").as_deref(), Some("application/json"));
-    assert_eq!(media_type("application/grpc-web+proto").as_deref(), Some("application/protobuf"));
-    for text in
-        ["application/grpc-web-text", "application/grpcx", "application/json", "", "application/grp\u{20ac}c"]
-    {
-        assert_eq!(media_type(text), None, "{text}");
-    }
     let status = |code| crate::protocol::grpc::status_name(code);
     assert_eq!([status("0"), status("16"), status("17"), status("x")], ["OK", "UNAUTHENTICATED", "17", "x"]);
     let text = |text| crate::protocol::grpc::percent_decoded(text);
@@ -270,5 +261,52 @@ fn the_method_of_each_message() {
             down(&[answer(END, 1, &[]), headers(END, 3, &[(":status", "200")])]),
         ],
         &[asked, asked, ("", Role::Client), answered, ("", Role::Server)],
+    );
+}
+
+#[test]
+fn calls_of_connect() {
+    let ask = |method: &str, path: &str, extra: &[(&str, &str)]| {
+        headers(END, 1, &[&[(":method", method), (":path", path)], extra].concat())
+    };
+    let check = |request: Vec<u8>, answer: &[Vec<u8>], expected: &[&str]| {
+        check(&[up(&[request]), down(answer)], expected);
+    };
+    let called = "path=/shop.Orders/Get";
+    check(
+        ask(
+            "POST",
+            "/shop.Orders/Get",
+            &[("connect-protocol-version", "1"), ("content-type", "application/json")],
+        ),
+        &[headers(END, 1, &[(":status", "200"), ("content-type", "application/json")])],
+        &[
+            &format!(">1 3-3 method=POST {called} name=connectrpc method=shop.Orders/Get"),
+            "<1 4-4 status_code=200",
+        ],
+    );
+    check(
+        ask("GET", "/shop.Orders/Get?connect=v1&encoding=json", &[]),
+        &[headers(END, 1, &[(":status", "200")])],
+        &[
+            &format!(
+                ">1 3-3 method=GET {called} query=connect=v1&encoding=json name=connectrpc \
+                 method=shop.Orders/Get"
+            ),
+            "<1 4-4 status_code=200",
+        ],
+    );
+    let end = message(2, "{\"error\":{\"code\":\"not_found\"}}");
+    let types = [("content-type", "application/connect+json")];
+    check(
+        ask("POST", "/shop.Orders/Get", &types),
+        &[headers(OPEN, 1, &[&[(":status", "200")][..], &types].concat()), data(1, 1, &end)],
+        &[
+            &format!(">1 3-3 method=POST {called} name=connectrpc method=shop.Orders/Get messages=0"),
+            &format!(
+                "<1 4-4 status_code=200 name=connectrpc messages=0 status_code=NOT_FOUND size=35 \
+                 type=NOT_FOUND {end:?}"
+            ),
+        ],
     );
 }
