@@ -221,7 +221,8 @@ pub(super) fn may_start(data: &[u8]) -> bool {
     }
     let method_end = data.iter().position(u8::is_ascii_whitespace).unwrap_or(data.len());
     let (method, target) = data.split_at_checked(method_end).unwrap_or_default();
-    let is_target = !target.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
+    // Whitespace of any kind may follow the version.
+    let is_target = !target.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
     data.len() <= MAX_HEAD && is_method(method) && is_target
 }
 

@@ -1,6 +1,6 @@
 //! Heads as httparse reads them.
 
-use super::super::head::{MessageHead, StartLine};
+use super::super::head::{MessageHead, StartLine, may_start};
 use crate::event::HeaderField;
 use crate::test_rng::TestRng;
 
@@ -66,4 +66,15 @@ fn heads_are_read_as_httparse_reads_them() {
         }
     }
     assert!(accepted > 15_000, "{accepted}");
+}
+
+#[test]
+fn each_part_of_a_start_line_may_be_one() {
+    for line in ["I * HTTP/1.0\x0c", "GET / HTTP/1.1 \t\x0c\r", "A  b\tHTTP/1.1", "HTTP/1.0 404 \r"] {
+        let head = format!("{line}\n\r\n");
+        assert!(MessageHead::parse(head.as_bytes()).is_some(), "{line:?}");
+        for end in 0..head.len() {
+            assert!(may_start(&head.as_bytes()[..end]), "{line:?} to {end}");
+        }
+    }
 }
