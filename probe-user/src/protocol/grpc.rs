@@ -6,6 +6,7 @@ mod base64;
 mod unnamed;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use super::http::{self, PART_COMPRESSED, QUERY};
 use super::{Message, MessageKind, Messages};
@@ -115,20 +116,21 @@ fn is_in_base64(media_type: &str) -> bool {
     http::body::essence(media_type).starts_with("application/grpc-web-text")
 }
 
-/// The status that the end of a stream of Connect says: `{}`, or `{"error":{"code":"not_found",…},…}`. None
-/// if it cannot be told for certain.
+/// The end of a stream of Connect.
+#[derive(Deserialize)]
+struct ConnectEnd {
+    error: Option<ConnectError>,
+}
+
+#[derive(Deserialize)]
+struct ConnectError {
+    code: String,
+}
+
+/// The status that the end of a stream of Connect says: `{}`, or `{"error":{"code":"not_found",…},…}`.
 fn connect_status(end: &[u8]) -> Option<String> {
-    let text = str::from_utf8(end).ok()?;
-    let Some((_, error)) = text.split_once("\"error\"") else {
-        return text.trim_ascii_start().starts_with('{').then(|| "OK".to_owned());
-    };
-    let (before, code) = error.split_once("\"code\"")?;
-    // In the text of the message, a quotation mark would be escaped. Details may be anything.
-    if before.ends_with('\\') || before.contains("\"details\"") {
-        return None;
-    }
-    let code = code.trim_ascii_start().strip_prefix(':')?.trim_ascii_start().strip_prefix('"')?;
-    let (code, _) = code.split_once('"')?;
+    let ConnectEnd { error } = serde_json::from_slice(end).ok()?;
+    let Some(ConnectError { code }) = error else { return Some("OK".to_owned()) };
     // Connect spells it with one l.
     let name = if code == "canceled" { "CANCELLED".to_owned() } else { code.to_ascii_uppercase() };
     STATUSES.iter().skip(1).find(|status| **status == name).map(|status| (*status).to_owned())
@@ -351,7 +353,7 @@ impl MessageReader {
         }
         self.count = self.count.map(|count| count.saturating_add(1));
         let mut message = Message::new(parent.protocol, MessageKind::Event, parent.direction, first);
-        message.id = parent.id;
+        message.join_exchange_of(parent);
         message.call.clone_from(&parent.call);
         message.media_type.clone_from(&self.media_type);
         message.length = u64::from(length).saturating_add(PREFIX as u64);

@@ -68,7 +68,7 @@ const OWNERS: [(&str, &[&str]); 33] = [
     ("protox", &["app/proto_files", "protocol/content/protobuf/tests"]),
     ("tls_parser", &["protocol/tls"]),
     ("serde_ignored", &["output"]),
-    ("serde_json", &["output", "container/runtime", "protocol/content/protobuf/tests"]),
+    ("serde_json", &["output", "container/runtime", "protocol/grpc", "protocol/content/protobuf/tests"]),
 ];
 
 /// Files that may hold unsafe code.
