@@ -318,9 +318,9 @@ impl Conversation {
                 side.take(bytes);
                 true
             }
-            Ok(Step::Upgrade { taken, to, extensions }) => {
+            Ok(Step::Upgrade { taken, to, extensions, unanswered }) => {
                 side.take(taken);
-                self.hints.extensions = extensions;
+                (self.hints.extensions, self.hints.unanswered) = (extensions, unanswered);
                 self.upgrade(to, out);
                 true
             }

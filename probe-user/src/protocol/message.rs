@@ -33,6 +33,8 @@ pub struct Message {
     pub direction: Direction,
     /// The id that pairs it with its counterpart within its conversation. None if a gap makes that unclear.
     pub id: Option<u64>,
+    /// Whether the id is one of the previous protocol: it answers the request with which an upgrade began.
+    pub is_before_upgrade: bool,
     /// The values of its fields, each with its entry in the protocol's table.
     pub fields: Vec<(&'static Field, FieldValue)>,
     /// The media type of the body with its parameters, as the peer gave it.
@@ -139,6 +141,7 @@ impl Message {
             kind,
             direction,
             id: None,
+            is_before_upgrade: false,
             fields: Vec::new(),
             media_type: None,
             encodings: Vec::new(),
@@ -153,6 +156,11 @@ impl Message {
             is_evicted: false,
             scope: ConversationPath::default(),
         }
+    }
+
+    /// Makes it a part of the exchange of another message.
+    pub fn join_exchange_of(&mut self, other: &Self) {
+        (self.id, self.is_before_upgrade) = (other.id, other.is_before_upgrade);
     }
 
     /// The bytes of the body that were kept, from its first byte.
@@ -246,7 +254,13 @@ impl Messages {
 
     /// Adds a message of the conversation that is being decoded.
     pub fn push(&mut self, message: Message) {
-        self.list.push(Message { scope: self.scope.clone(), ..message });
+        let mut scope = self.scope.clone();
+        if message.is_before_upgrade
+            && let Some((_, protocols)) = scope.last_mut()
+        {
+            *protocols = protocols.saturating_sub(1);
+        }
+        self.list.push(Message { scope, ..message });
     }
 
     /// Removes and returns the messages in order.

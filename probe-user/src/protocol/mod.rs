@@ -67,6 +67,8 @@ pub struct Hints {
     /// The extensions that both ends agreed on in an upgrade, as the server named them
     /// (`Sec-WebSocket-Extensions`, empty if it named none). None if the upgrade was not seen.
     pub extensions: Option<String>,
+    /// The id of the request that asked for the upgrade, in the previous protocol, if this one answers it.
+    pub unanswered: Option<u64>,
     /// Whether the bytes begin with the first ones of the protocol in both directions: the connection was not
     /// joined in the middle, and nothing is missing before them.
     pub from_start: bool,
@@ -121,6 +123,8 @@ pub enum Step {
         to: Option<&'static Protocol>,
         /// [`Hints::extensions`] of the next protocol.
         extensions: Option<String>,
+        /// [`Hints::unanswered`] of the next protocol.
+        unanswered: Option<u64>,
     },
 }
 

@@ -113,7 +113,7 @@ impl EventStream {
         }
         let event = self.event.get_or_insert_with(|| {
             let mut event = Message::new(response.protocol, MessageKind::Event, response.direction, time);
-            event.id = response.id;
+            event.join_exchange_of(response);
             event
         });
         event.last = time;

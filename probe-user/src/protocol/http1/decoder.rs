@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::HTTP1;
 use super::body::{BodyGap, BodyState, MessageEnd, OpenHttpMessage};
-use super::fields::{asks_to_upgrade, push_target, push_violations, switched_protocol};
+use super::fields::{Switch, asks_to_upgrade, push_target, push_violations};
 use super::framing::{BodyLength, answer_body, request_body};
 use super::head::{
     LONG_HEAD, MAX_HEAD, MessageHead, StartLine, detect_joined, may_start, section_length, skip_empty_lines,
@@ -17,7 +17,7 @@ use crate::event::{Direction, FieldValue, Role};
 use crate::protocol::http::head::elements;
 use crate::protocol::http::{METHOD, RESPONSE_HEADERS, RESPONSE_VIOLATIONS, STATUS, VERSION};
 use crate::protocol::{
-    Decoder, Desync, Detect, Gap, Hints, Input, Message, MessageKind, Messages, Protocol, RpcCall, Step,
+    Decoder, Desync, Detect, Gap, Hints, Input, Message, MessageKind, Messages, RpcCall, Step,
 };
 
 /// The most calls that wait for their responses. Beyond this, the responses are of no known method.
@@ -71,7 +71,7 @@ enum Progress {
     /// They could not be made sense of.
     Skipped(usize),
     /// They were consumed, and another protocol follows.
-    Switch { taken: usize, to: Option<&'static Protocol>, extensions: Option<String> },
+    Switch { taken: usize, switch: Switch },
 }
 
 impl Http1Decoder {
@@ -244,14 +244,21 @@ impl Http1Decoder {
         self.waiting_response = None;
         message.id = request.map(|request| request.id);
         message.call = message.id.and_then(|id| self.answered_call(id));
-        let switch = switched_protocol(&head.headers, code, request);
+        let switch = Switch::of(&head.headers, code, request);
+        if let Some(switch @ Switch { unanswered: Some(_), .. }) = switch {
+            // It only says that the next protocol answers.
+            message.kind = MessageKind::Event;
+            message.fields.push((&RESPONSE_HEADERS, FieldValue::Headers(head.headers)));
+            out.push(message);
+            return Progress::Switch { taken: bounds.taken, switch };
+        }
         self.open(head, message, length, bounds);
         if let Reading::Body(open) = &mut self.side(bounds.from).reading {
             open.may_lack_body = may_lack_body;
         }
         self.close_complete(bounds.from, out);
         match switch {
-            Some((to, extensions)) => Progress::Switch { taken: bounds.taken, to, extensions },
+            Some(switch) => Progress::Switch { taken: bounds.taken, switch },
             None => Progress::Taken(bounds.taken),
         }
     }
@@ -405,8 +412,8 @@ impl Decoder for Http1Decoder {
                     }
                     return Ok(Step::Skipped(bytes));
                 }
-                Progress::Switch { taken: bytes, to, extensions } => {
-                    return Ok(Step::Upgrade { taken: taken + bytes, to, extensions });
+                Progress::Switch { taken: bytes, switch: Switch { to, extensions, unanswered } } => {
+                    return Ok(Step::Upgrade { taken: taken + bytes, to, extensions, unanswered });
                 }
             }
         }

@@ -76,23 +76,36 @@ pub(super) fn asks_to_upgrade(headers: &[HeaderField]) -> bool {
         && elements(headers, "upgrade").next().is_some()
 }
 
-/// The protocol to which a response switches, with the extensions. The protocol of a tunnel is unknown.
-pub(super) fn switched_protocol(
-    headers: &[HeaderField],
-    code: u16,
-    request: Option<PendingRequest>,
-) -> Option<(Option<&'static Protocol>, Option<String>)> {
-    let is_connect = request.is_some_and(|request| request.sent.method == Method::Connect);
-    if is_connect && (200..300).contains(&code) {
-        return Some((None, None));
+/// A switch to another protocol, with what that protocol has to know.
+#[derive(Debug, Default)]
+pub(super) struct Switch {
+    /// None if it is unknown, as in a tunnel.
+    pub to: Option<&'static Protocol>,
+    pub extensions: Option<String>,
+    /// The id of the request that asked for it, if the next protocol answers it.
+    pub unanswered: Option<u64>,
+}
+
+impl Switch {
+    /// The switch that a response makes.
+    pub(super) fn of(headers: &[HeaderField], code: u16, request: Option<PendingRequest>) -> Option<Self> {
+        let is_connect = request.is_some_and(|request| request.sent.method == Method::Connect);
+        if is_connect && (200..300).contains(&code) {
+            return Some(Self::default());
+        }
+        if code != 101 {
+            return None;
+        }
+        let extensions = || values(headers, "sec-websocket-extensions").collect::<Vec<_>>().join(", ");
+        Some(match elements(headers, "upgrade").next().as_deref() {
+            Some("websocket") => {
+                Self { to: Some(&WEBSOCKET), extensions: Some(extensions()), unanswered: None }
+            }
+            // The response comes in stream 1 (RFC 7540, 3.2).
+            Some("h2c") => {
+                Self { to: Some(&HTTP2), extensions: None, unanswered: request.map(|request| request.id) }
+            }
+            _ => Self::default(),
+        })
     }
-    if code != 101 {
-        return None;
-    }
-    let extensions = || values(headers, "sec-websocket-extensions").collect::<Vec<_>>().join(", ");
-    Some(match elements(headers, "upgrade").next().as_deref() {
-        Some("websocket") => (Some(&WEBSOCKET), Some(extensions())),
-        Some("h2c") => (Some(&HTTP2), None),
-        _ => (None, None),
-    })
 }

@@ -293,6 +293,11 @@ impl Half {
         self.finish(End::Complete, role, out);
     }
 
+    /// Makes it the response to the request with which the previous protocol ended.
+    pub(super) fn answer_before_upgrade(&mut self, request: u64) {
+        (self.message.id, self.message.is_before_upgrade) = (Some(request), true);
+    }
+
     /// Adds the request, because it is answered and broken off. RFC 9113 (8.1) allows a server to answer
     /// before it has got the whole request, and to tell the client that the rest is not needed.
     pub(super) fn abandon(mut self, error: Option<FieldValue>, role: Option<Role>, out: &mut Messages) {

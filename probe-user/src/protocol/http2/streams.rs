@@ -104,6 +104,8 @@ const ROLES: [Role; 2] = [Role::Client, Role::Server];
 pub(super) struct Streams {
     /// What is known about the connection.
     hints: Hints,
+    /// The request of the previous protocol that the first stream answers.
+    unanswered: Option<u64>,
     /// By id, and thus the oldest one first.
     open: BTreeMap<u32, Stream>,
     held: usize,
@@ -122,7 +124,9 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) fn new(hints: &Hints) -> Self {
         Self {
-            hints: hints.clone(),
+            // Tunnels answer no request but their own.
+            hints: Hints { unanswered: None, ..hints.clone() },
+            unanswered: hints.unanswered,
             open: BTreeMap::new(),
             held: 0,
             first_request: 0,
@@ -420,7 +424,10 @@ impl Streams {
         let side = stream.side(sender);
         let is_new = matches!(side, Side::Expected);
         if is_new {
-            let half = Half::new(ends.protocol, sender, ends.direction(sender), id, time);
+            let mut half = Half::new(ends.protocol, sender, ends.direction(sender), id, time);
+            if let (1, Role::Server, Some(request)) = (id, sender, self.unanswered) {
+                half.answer_before_upgrade(request);
+            }
             *side = Side::Open(Box::new(half));
         }
         if is_new

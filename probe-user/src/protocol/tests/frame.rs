@@ -173,7 +173,7 @@ impl Decoder for FrameDecoder {
         self.has_asked_to_upgrade |= head.kind == b'u';
         self.close_complete(from, out);
         if head.kind == b'U' {
-            return Ok(Step::Upgrade { taken: HEAD, to: Some(&LINE), extensions: None });
+            return Ok(Step::Upgrade { taken: HEAD, to: Some(&LINE), extensions: None, unanswered: None });
         }
         Ok(Step::Taken(HEAD))
     }

@@ -64,6 +64,10 @@ fn an_upgrade_without_tls() {
     ];
     let (messages, conversation) = run(&hints, &events, 1000);
     let lines: Vec<String> = messages.iter().skip(2).map(shown).collect();
+    assert_eq!((messages[0].kind, messages[1].kind), (MessageKind::Request, MessageKind::Event));
+    assert_eq!(messages[0].key(), messages[2].key());
+    assert_eq!(messages[3].key(), messages[4].key());
+    assert_ne!(messages[0].key(), messages[3].key());
     let expected = [
         "<1 2-2 status_code=200",
         ">3 3-3 method=GET address=example port=8443 path=/two",
