@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use ctrace_tests::third_party::Certificate;
 use ctrace_tests::{
-    Child, Ctrace, OutputLines, RunningTrace, Server, TestContainer, Transfer, count_lines, images, json,
-    list, program, require_bpf, require_live, text, trace_shell, wait_until,
+    Child, Ctrace, OutputLines, RunningTrace, Server, Transfer, count_lines, json, list, program,
+    require_bpf, require_live, text, trace_shell, wait_until,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -154,10 +154,12 @@ fn missed_by_a_fork(child_ends_after: Duration) -> Result<(Value, Value)> {
     Ok((parent.clone(), child.clone()))
 }
 
-/// It is forked right after its parent has mapped the file, and maps nothing itself.
+/// It is forked right after its parent has mapped the file, and maps nothing itself. If it is forked while the
+/// file is being attached to, it may not be counted: see docs/limits.md.
 #[test]
 fn a_child_that_inherits_a_library_is_counted() -> Result<()> {
-    let (parent, child) = missed_by_a_fork(Duration::from_secs(2))?;
+    let missed = || missed_by_a_fork(Duration::from_secs(2));
+    let (parent, child) = missed().or_else(|_| missed())?;
     ensure!(at(&parent, "/ended") == false && at(&child, "/ended") == false, "{parent} {child}");
     Ok(())
 }
@@ -314,18 +316,20 @@ fn lost_calls_count_with_what_a_limit_would_have_cut() -> Result<()> {
     Ok(())
 }
 
-/// With a link for each probe, attaching takes long enough for calls of a busy connection in between.
+/// With a link for each probe, attaching takes long enough for calls of busy connections in between.
 #[test]
 fn a_connection_that_was_seen_while_its_probes_were_attached() -> Result<()> {
     require_live()?;
-    let server = Server::start("partial", &[])?;
-    let network = format!("--network=container:{}", server.container.id());
-    let client = TestContainer::start(&images::tls()?, "partial-client", &[&network], &["/idle"])?;
-    let busy = client.exec_background(&["/tls-client", "--port", server.port(), "--http", "1"])?;
-    thread::sleep(Duration::from_millis(500));
+    let server = Server::start("partial", &["--threads"])?;
+    let client = || {
+        let mut client = Command::new("nsenter");
+        client.arg(format!("--net=/proc/{}/ns/net", server.container.pid()));
+        Child::start(client.arg(program("tls-client")?).args(["--port", server.port(), "--http", "1"]))
+    };
+    let busy = (0..16).map(|_| client()).collect::<Result<Vec<_>>>()?;
+    thread::sleep(Duration::from_secs(1));
     let ctrace = Ctrace::json(&["--probe-link", "perf", "--container", server.container.name()])?;
     drop(busy);
-    drop(client);
     server.client_outside(&["--up", "10", "--down", "10"])?;
     let trace = ctrace.finish()?;
     let lines = trace.lines()?;
