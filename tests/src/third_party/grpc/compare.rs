@@ -135,7 +135,10 @@ impl CapturedCall {
         };
         let is_whole = |side: &str| {
             let lacks = |flag: &str| self.record[side][flag] == true;
-            self.record[side].is_object() && !["lacks_start", "lacks_end", "may_lack"].into_iter().any(lacks)
+            let is_abandoned = side == "request" && self.is_answered_early();
+            self.record[side].is_object()
+                && !is_abandoned
+                && !["lacks_start", "lacks_end", "may_lack"].into_iter().any(lacks)
         };
         let failure = format!("call {}: 100 % schl\u{e4}gt fehl", logged.call);
         let is_ours = logged.path.starts_with("/ctrace.Test/");
@@ -179,6 +182,11 @@ impl CapturedCall {
         (!expected.contains(&status)).then(|| format!("it was broken off with {status}"))
     }
 
+    /// Whether the client has not sent all of the request, because it was answered.
+    fn is_answered_early(&self) -> bool {
+        self.record["answered_early"] == true
+    }
+
     /// What of it is unknown, or missing.
     fn unknown(&self, planned: &PlannedCall, logged: &LoggedCall) -> Vec<&'static str> {
         let is_known = |pointer: &str| self.record.pointer(pointer).is_some_and(|value| !value.is_null());
@@ -190,7 +198,8 @@ impl CapturedCall {
         let lacks = |side: &str, flag: &str| self.record[side][flag] != false;
         let is_answered = !lacks("response", "lacks_start") && !lacks("response", "lacks_end");
         // A server that has answered does not need the end of the request, and breaks it off.
-        let is_unneeded = is_answered && !lacks("request", "lacks_start") && lacks("request", "lacks_end");
+        let has_no_end = self.is_answered_early() || lacks("request", "lacks_end");
+        let is_unneeded = is_answered && !lacks("request", "lacks_start") && has_no_end;
         let is_whole =
             self.record["complete"] == true || is_unneeded || matches!(planned.end, PlannedEnd::BrokenOff(_));
         // Without such a method it needs no message either.
