@@ -316,7 +316,7 @@ fn lost_calls_count_with_what_a_limit_would_have_cut() -> Result<()> {
     Ok(())
 }
 
-/// With a link for each probe, attaching takes long enough for calls of busy connections in between.
+/// With a link for each probe, attaching mostly takes long enough for calls of busy connections in between.
 #[test]
 fn a_connection_that_was_seen_while_its_probes_were_attached() -> Result<()> {
     require_live()?;
@@ -326,22 +326,23 @@ fn a_connection_that_was_seen_while_its_probes_were_attached() -> Result<()> {
         client.arg(format!("--net=/proc/{}/ns/net", server.container.pid()));
         Child::start(client.arg(program("tls-client")?).args(["--port", server.port(), "--http", "1"]))
     };
-    let busy = (0..16).map(|_| client()).collect::<Result<Vec<_>>>()?;
+    let _busy = (0..16).map(|_| client()).collect::<Result<Vec<_>>>()?;
     thread::sleep(Duration::from_secs(1));
-    let ctrace = Ctrace::json(&["--probe-link", "perf", "--container", server.container.name()])?;
-    drop(busy);
-    server.client_outside(&["--up", "10", "--down", "10"])?;
-    let trace = ctrace.finish()?;
-    let lines = trace.lines()?;
-    let of_connections = of_type(&lines, "ssl").into_iter().map(|record| at(record, "/connection"));
-    let (partial, whole): (Vec<_>, Vec<_>) =
-        of_connections.partition(|connection| at(connection, "/partial_attach") == true);
-    ensure!(!partial.is_empty() && !whole.is_empty(), "{} partial, {} whole", partial.len(), whole.len());
-    ensure!(partial.iter().all(|connection| at(connection, "/from_start") == false), "{partial:?}");
-    let is_whole = |connection: &&Value| {
-        connection.pointer("/partial_attach").is_none() && at(connection, "/from_start") == true
-    };
-    // A busy one may have no call in between.
-    ensure!(whole.iter().any(is_whole), "{whole:?}");
-    Ok(())
+    for _ in 0..10 {
+        let ctrace = Ctrace::json(&["--probe-link", "perf", "--container", server.container.name()])?;
+        server.client_outside(&["--up", "10", "--down", "10"])?;
+        let lines = ctrace.finish()?.lines()?;
+        let of_connections = of_type(&lines, "ssl").into_iter().map(|record| at(record, "/connection"));
+        let (partial, whole): (Vec<_>, Vec<_>) =
+            of_connections.partition(|connection| at(connection, "/partial_attach") == true);
+        ensure!(partial.iter().all(|connection| at(connection, "/from_start") == false), "{partial:?}");
+        let is_whole = |connection: &Value| {
+            connection.pointer("/partial_attach").is_none() && at(connection, "/from_start") == true
+        };
+        ensure!(whole.iter().any(|connection| is_whole(connection)), "{whole:?}");
+        if !partial.is_empty() {
+            return Ok(());
+        }
+    }
+    bail!("no connection has had a call in between")
 }
