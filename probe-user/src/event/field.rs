@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::Statement;
+
 /// A field that messages of a protocol can have.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Field {
@@ -18,7 +20,7 @@ pub struct Field {
 /// The type of a field's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {
-    /// [`FieldValue::Text`]
+    /// [`FieldValue::Text`] or [`FieldValue::Statement`]
     Text,
     /// [`FieldValue::Number`]
     Number,
@@ -35,6 +37,8 @@ pub enum FieldValue {
     Text(String),
     /// A number.
     Number(u64),
+    /// A statement, in records a text.
+    Statement(Statement),
     /// Texts in order.
     List(Vec<String>),
     /// Header fields in order, in JSON an object of the values by name.
@@ -57,6 +61,7 @@ impl fmt::Debug for FieldValue {
         match self {
             Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
             Self::Number(number) => write!(f, "Number({number})"),
+            Self::Statement(statement) => write!(f, "{statement:?}"),
             Self::List(list) => write!(f, "List({} texts)", list.len()),
             Self::Headers(list) => write!(f, "Headers({} fields)", list.len()),
             Self::Unknown => f.write_str("Unknown"),
@@ -82,6 +87,11 @@ pub struct Overview {
     pub host: Option<String>,
     /// On what: `/orders/7?page=2`.
     pub target: Option<String>,
+    /// What was asked of a database. The method is its first word, and it is the target once secrets are
+    /// hidden.
+    pub statement: Option<Statement>,
+    /// How many rows, entries or messages were asked for, returned or changed.
+    pub rows: Option<u64>,
     /// What was answered: `404`, `UNAVAILABLE`. None if there was no answer, or it is unknown.
     pub status: Option<String>,
     /// What that means.

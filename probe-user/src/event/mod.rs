@@ -15,6 +15,7 @@ mod redaction;
 mod request;
 mod socket;
 mod ssl;
+mod statement;
 mod tls;
 mod unknown_tls;
 mod uprobe;
@@ -45,6 +46,7 @@ pub use request::{
 };
 pub use socket::{Endpoint, IpVersion, Role, Socket, SocketEvidence, Transport};
 pub use ssl::{CallPosition, CloseReason, Direction, Ssl, SslClose, SslOpen, Traffic};
+pub use statement::{Statement, StatementPart};
 pub use tls::{Tls, TlsVersion};
 pub use unknown_tls::{UnknownTls, UnknownTlsProtocol, UnknownTlsReason};
 pub use uprobe::{Argument, CallOutcome, Latency, StackFrame, Truncation, UprobeCall, UprobeTotal, Value};

@@ -189,6 +189,22 @@ impl Message {
         self.fields.iter().find(|(has, _)| has.path == field.path).map(|(_, value)| value)
     }
 
+    /// The value of a field that is a text.
+    pub fn text(&self, field: &Field) -> Option<&str> {
+        match self.field(field)? {
+            FieldValue::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value of a field that is a number.
+    pub fn number(&self, field: &Field) -> Option<u64> {
+        match self.field(field)? {
+            FieldValue::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+
     /// The key that pairs it with its counterpart on its connection.
     pub fn key(&self) -> Option<ExchangeKey> {
         Some(ExchangeKey { scope: self.scope.clone(), id: self.id? })
@@ -203,6 +219,7 @@ impl Message {
         };
         let value = |value: &FieldValue| match value {
             FieldValue::Text(text) => text.len(),
+            FieldValue::Statement(statement) => statement.size(),
             FieldValue::List(list) => list.iter().map(|text| text.len() + size_of::<String>()).sum(),
             FieldValue::Headers(list) => list.iter().map(header).sum(),
             FieldValue::Number(_) | FieldValue::Unknown => 0,

@@ -6,6 +6,7 @@
 mod call;
 pub mod content;
 mod conversation;
+mod database;
 mod grpc;
 mod http;
 mod http1;

@@ -8,7 +8,7 @@ mod names;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::{Field, FieldValue, HeaderField, Overview};
+use super::{Field, FieldValue, HeaderField, Overview, Statement};
 
 /// The field that is a query: it begins with the name of a parameter.
 const QUERY: &str = "url.query";
@@ -55,6 +55,9 @@ impl Redaction {
 
     /// The value of a field without its secrets.
     pub fn value<'a>(&self, field: &Field, value: &'a FieldValue) -> Cow<'a, FieldValue> {
+        if let FieldValue::Statement(statement) = value {
+            return Cow::Owned(FieldValue::Text(self.statement(statement)));
+        }
         if self.secrets == Secrets::Shown {
             return Cow::Borrowed(value);
         }
@@ -76,7 +79,7 @@ impl Redaction {
                 };
                 Cow::Owned(FieldValue::Headers(list.iter().map(shown).collect()))
             }
-            FieldValue::Number(_) | FieldValue::Unknown => Cow::Borrowed(value),
+            FieldValue::Number(_) | FieldValue::Unknown | FieldValue::Statement(_) => Cow::Borrowed(value),
         }
     }
 
@@ -95,7 +98,16 @@ impl Redaction {
             let redacted = owned(self.authority(&host));
             kept(host, redacted)
         });
+        let target = overview.statement.as_ref().map(|statement| self.statement(statement)).or(target);
         Overview { host, target, ..overview }
+    }
+
+    /// A statement without its values.
+    pub fn statement(&self, statement: &Statement) -> String {
+        match self.secrets {
+            Secrets::Shown => statement.text(),
+            Secrets::Redacted => statement.without_values(),
+        }
     }
 
     fn text<'a>(&self, field: &Field, text: &'a str) -> Cow<'a, str> {

@@ -57,6 +57,9 @@ impl Leaf<'_> {
                 return serde_json::to_writer(out, value);
             }
             Self::Field(FieldValue::Text(text)) => return serde_json::to_writer(out, text),
+            Self::Field(FieldValue::Statement(statement)) => {
+                return serde_json::to_writer(out, &statement.without_values());
+            }
             Self::Field(FieldValue::List(list)) => return serde_json::to_writer(out, list),
             Self::Field(FieldValue::Headers(list)) => {
                 return headers(list, &mut serde_json::Serializer::new(out));

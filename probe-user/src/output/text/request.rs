@@ -21,7 +21,7 @@ const LEAST: usize = 16;
 impl Text {
     /// `← 10.0.0.1:51234 HTTP/1.1 GET api.example/orders/7?page=2 200 12.3 ms ↑31 B ↓1.2 KiB`
     pub(super) fn request(&mut self, context: &Context<'_>, request: &Request) -> fmt::Result {
-        let Overview { protocol, method, host, target, status, outcome } = &request.overview;
+        let Overview { protocol, method, host, target, statement, rows, status, outcome } = &request.overview;
         self.peer(
             context,
             request
@@ -30,9 +30,10 @@ impl Text {
                 .map(|side| side.direction)
                 .or_else(|| request.response.as_ref().map(|side| side.direction.other())),
         )?;
-        for part in
-            [if protocol.is_empty() { request.protocol } else { protocol }, unknown(method.as_deref())]
-        {
+        // A statement begins with its method.
+        let method = statement.is_none().then(|| unknown(method.as_deref()));
+        let protocol = if protocol.is_empty() { request.protocol } else { protocol };
+        for part in [protocol].into_iter().chain(method) {
             escape::name(part.as_bytes(), &mut self.line);
             self.line.push(' ');
         }
@@ -50,6 +51,11 @@ impl Text {
         write!(rest, " {style}")?;
         escape::name(text.as_bytes(), &mut rest);
         write!(rest, "{style:#}")?;
+        match rows {
+            Some(1) => rest.push_str(" 1 row"),
+            Some(rows) => write!(rest, " {rows} rows")?,
+            None => {}
+        }
         if let Some(took) = request.duration() {
             write!(rest, " {}", uprobe::duration(nanoseconds(took)))?;
         }
@@ -94,7 +100,7 @@ impl Text {
                     escape::name(text.as_bytes(), &mut self.line);
                 }
                 FieldValue::Number(number) => write!(self.line, " {name}={number}")?,
-                FieldValue::List(_) | FieldValue::Headers(_) | FieldValue::Unknown => {}
+                FieldValue::Statement(_) | FieldValue::List(_) | FieldValue::Headers(_) | FieldValue::Unknown => {}
             }
         }
         writeln!(self.line, " {}{}", bytes(part.message.length), gaps(part.message.partial.missing))?;

@@ -47,7 +47,9 @@ fields! {
 }
 
 /// Summarises an exchange.
-pub(super) fn overview(request: Option<&Message>, response: Option<&Message>) -> Overview {
+pub(super) fn overview<'m>(request: Option<&'m Message>, response: Option<&'m Message>) -> Overview {
+    let text = |message: Option<&'m Message>, field: &Field| message?.text(field);
+    let number = |message: Option<&Message>, field: &Field| message?.number(field);
     let either = |field: &Field| text(request, field).or_else(|| text(response, field));
     let port = || number(request, &PORT).or_else(|| number(response, &PORT));
     let host = either(&HOST).map(|host| match port() {
@@ -82,20 +84,7 @@ pub(super) fn overview(request: Option<&Message>, response: Option<&Message>) ->
         target,
         outcome: rpc_status.map_or(by_code, outcome_of_rpc),
         status: rpc_status.map(str::to_owned).or_else(|| code.map(|code| code.to_string())),
-    }
-}
-
-fn text<'a>(message: Option<&'a Message>, field: &Field) -> Option<&'a str> {
-    match message?.field(field)? {
-        FieldValue::Text(text) => Some(text),
-        _ => None,
-    }
-}
-
-fn number(message: Option<&Message>, field: &Field) -> Option<u64> {
-    match message?.field(field)? {
-        FieldValue::Number(number) => Some(*number),
-        _ => None,
+        ..Overview::default()
     }
 }
 
