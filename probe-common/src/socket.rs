@@ -156,6 +156,16 @@ impl RecordHeader {
         u32::from(u16::from_be_bytes([high, low]))
     }
 
+    /// Whether this many bytes can be one whole record with so much plaintext and nothing else.
+    pub fn is_whole(bytes: u64, plaintext: u64) -> bool {
+        let (least, most) = ADDED_BYTES;
+        let ciphertext = bytes.saturating_sub(size_of::<Self>() as u64);
+        plaintext != 0
+            && plaintext <= RECORD_BYTES
+            && ciphertext >= plaintext + least
+            && ciphertext <= plaintext + most
+    }
+
     /// Whether this can be the first record for this many bytes of plaintext.
     pub fn carries(self, plaintext: u64) -> bool {
         let [kind, major, _, high, low] = self.0;
@@ -190,6 +200,8 @@ mod tests {
         // TLS 1.3 adds a type and a tag; of 20 KiB, the first record takes as much as it can hold.
         let record = |length: u16| RecordHeader([23, 3, 3, length.to_be_bytes()[0], length.to_be_bytes()[1]]);
         assert!(record(117).carries(100) && record(16_384 + 17).carries(20_480));
+        assert!(RecordHeader::is_whole(122, 100) && !RecordHeader::is_whole(105, 100));
+        assert!(!RecordHeader::is_whole(22, 0) && !RecordHeader::is_whole(16_500, 16_500));
         assert!(!record(100).carries(100) && !record(300).carries(100) && !record(117).carries(200));
         assert!(!RecordHeader([22, 3, 3, 0, 117]).carries(100));
     }

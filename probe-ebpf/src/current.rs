@@ -64,8 +64,18 @@ impl Current {
 /// the stack is moved in order to grow.
 #[inline(always)]
 pub fn goroutine_stack_depth(goroutine: u64, stack: u64) -> Option<u64> {
+    Some(goroutine_stack_end(goroutine)?.wrapping_sub(stack))
+}
+
+/// The stack pointer at a depth of the goroutine's stack, wherever that is now.
+#[inline(always)]
+pub fn goroutine_stack_address(goroutine: u64, depth: u64) -> Option<u64> {
+    Some(goroutine_stack_end(goroutine)?.wrapping_sub(depth))
+}
+
+#[inline(always)]
+fn goroutine_stack_end(goroutine: u64) -> Option<u64> {
     // A goroutine begins with the bounds of its stack. The compiler relies on this in the prologue of each
     // function, which compares the stack pointer with the field after the bounds.
-    let end: u64 = mem::user(goroutine.wrapping_add(8))?;
-    Some(end.wrapping_sub(stack))
+    mem::user(goroutine.wrapping_add(8))
 }

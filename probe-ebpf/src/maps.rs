@@ -93,9 +93,19 @@ pub struct Outer {
     pub handle: u64,
 }
 
-/// The connections that goroutines work on, inside a call of [`GO_CALLS`] or a handshake.
+/// What goroutines do on connections.
 #[map]
-pub static GO_CONNECTIONS: LruHashMap<Goroutine, ConnectionKey> = LruHashMap::with_max_entries(16_384, 0);
+pub static GO_CONNECTIONS: LruHashMap<Goroutine, GoWork> = LruHashMap::with_max_entries(16_384, 0);
+
+/// The connection that a goroutine works on, inside a call of [`GO_CALLS`] or a handshake.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct GoWork {
+    /// The connection.
+    pub key: ConnectionKey,
+    /// [`GoCall::depth`] of a call that sends. 0 if it is another one, or a handshake.
+    pub sends_at: u64,
+}
 
 /// A goroutine.
 #[derive(Clone, Copy)]

@@ -19,7 +19,8 @@ use crate::{
     constants::SOCKET_FIELDS,
     current::Current,
     emit,
-    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, GO_CONNECTIONS, OPEN_CALLS, SOCKETS},
+    io::go,
+    maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, GO_CONNECTIONS, GoWork, OPEN_CALLS, SOCKETS},
     mem::{self, SystemCall},
 };
 
@@ -96,12 +97,16 @@ fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Opt
     if is_established(&owner, socket) {
         return note_sent(frames, direction);
     }
+    let mut work = NO_WORK;
     if frames.is_some() {
         Current::in_scope()?;
     } else {
-        owner = of_goroutine(current, &system_call);
+        if let Some(known) = GO_CONNECTIONS.get_ptr(current.goroutine(system_call.goroutine)) {
+            work = mem::copied(known);
+            owner = Owner { key: work.key, ..NOBODY };
+        }
         if is_established(&owner, socket) {
-            return None;
+            return note_sent_by_goroutine(current, &system_call, &work, direction, bytes as u64);
         }
     }
     let (address, there) = system_call.buffer()?;
@@ -115,7 +120,27 @@ fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Opt
         return None;
     }
     report(&transfer, current, &owner)?;
+    if transfer.header().is_data() {
+        note_sent_by_goroutine(current, &system_call, &work, direction, transfer.bytes);
+    }
     note_sent(frames, direction)
+}
+
+const NO_WORK: GoWork = GoWork { key: NOBODY.key, sends_at: 0 };
+
+/// Records that a goroutine has sent data of a connection.
+#[inline(always)]
+fn note_sent_by_goroutine(
+    current: Current,
+    system_call: &SystemCall,
+    work: &GoWork,
+    direction: IoDirection,
+    bytes: u64,
+) -> Option<()> {
+    if direction == IoDirection::Transmit {
+        go::passed_to_socket(current, system_call.goroutine, work, bytes);
+    }
+    None
 }
 
 /// The usual case: the transfer is inside a call, on the same socket as before.
@@ -142,15 +167,6 @@ fn note_sent(frames: Option<&mut Frames>, direction: IoDirection) -> Option<()> 
         (frames.unsent, frames.unsent_bytes) = (0, 0);
     }
     Some(())
-}
-
-/// The owner of bytes that a goroutine transfers.
-#[inline(always)]
-fn of_goroutine(current: Current, system_call: &SystemCall) -> Owner {
-    match GO_CONNECTIONS.get_ptr(current.goroutine(system_call.goroutine)) {
-        Some(key) => Owner { key: mem::copied(key), ..NOBODY },
-        None => NOBODY,
-    }
 }
 
 /// The owner of bytes that a thread transfers which has called TLS functions.

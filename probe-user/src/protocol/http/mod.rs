@@ -6,7 +6,7 @@ pub(super) mod head;
 
 use std::borrow::Cow;
 
-use crate::event::{Field, FieldKind, FieldValue, Outcome, Overview};
+use crate::event::{Field, FieldKind, Outcome, Overview};
 use crate::protocol::Message;
 
 macro_rules! fields {

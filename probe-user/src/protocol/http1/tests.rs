@@ -59,7 +59,7 @@ fn text(message: &Message, field: &Field) -> Option<String> {
             });
             Some(shown.collect::<Vec<_>>().join("&"))
         }
-        FieldValue::Unknown => Some("?".to_owned()),
+        FieldValue::Statement(_) | FieldValue::Unknown => Some("?".to_owned()),
     }
 }
 

@@ -131,7 +131,7 @@ fn value(value: &FieldValue) -> String {
         FieldValue::Text(text) => text.clone(),
         FieldValue::Number(number) => number.to_string(),
         FieldValue::List(list) => list.join("; "),
-        FieldValue::Unknown => "?".to_owned(),
+        FieldValue::Statement(_) | FieldValue::Unknown => "?".to_owned(),
         FieldValue::Headers(list) => {
             let text = |text: &Option<String>| text.clone().unwrap_or("?".to_owned());
             let header = |header: &HeaderField| format!("{}={}", text(&header.name), text(&header.value));
