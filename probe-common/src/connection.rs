@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{ConnectionKey, Header};
+use crate::{ConnectionKey, Header, system_call_of};
 
 /// [`Header::kind`] of a [`ConnectionOpen`].
 pub const KIND_CONNECTION_OPEN: u32 = 18;
@@ -39,9 +39,11 @@ pub struct ConnectionOpen {
 const _: () = assert!(size_of::<ConnectionOpen>() == 80);
 
 impl ConnectionOpen {
-    /// The key of the connection's counters in the kernel.
+    /// The key of the connection's counters in the kernel. One without TLS belongs to no process, and its
+    /// counters are elsewhere.
     pub fn key(&self) -> ConnectionKey {
-        ConnectionKey { handle: self.handle, pid: self.header.pid, program: self.program }
+        let pid = if system_call_of(self.site).is_some() { 0 } else { self.header.pid };
+        ConnectionKey { handle: self.handle, pid, program: self.program }
     }
 }
 

@@ -43,12 +43,12 @@ pub use shape::{
 };
 pub use signal::{KIND_SIGNAL, SIGILL, SIGNAL_CODE, SIGNAL_ENDS, SIGTRAP, SignalRecord};
 pub use socket::{
-    ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, KIND_SOCKET, RecordHeader, SOCKET_CLIENT,
+    ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, KIND_SOCKET, RecordHeader, SOCKET_CLEARTEXT, SOCKET_CLIENT,
     SOCKET_FROM_START, SOCKET_GUESSED, SOCKET_SERVER, SocketFields, SocketRecord,
 };
 pub use unattributed::{
-    KIND_UNATTRIBUTED, STAGE_CLEARTEXT, STAGE_HELLO, STAGE_RECEIVED, STAGE_RECORDS, UNATTRIBUTED_CLEARTEXT,
-    UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TLS, UNATTRIBUTED_TRANSFERS, UnattributedRecord,
+    INODE_BATCH, INODE_FLOORS, KIND_UNATTRIBUTED, NEWEST_BATCH, STAGE_CLEARTEXT, STAGE_HELLO, STAGE_IGNORED, STAGE_RECEIVED, STAGE_RECORDS, UNATTRIBUTED_CLEARTEXT,
+    UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_SOCKETS, UNATTRIBUTED_TLS, UNATTRIBUTED_TRANSFERS, UnattributedRecord,
     UnattributedSocket, is_quic_initial,
 };
 
@@ -133,6 +133,15 @@ pub struct Call {
 }
 
 const _: () = assert!(size_of::<Call>() == 120);
+
+/// [`Call::site`] of bytes that a system call has moved through a socket without TLS: the number of the call
+/// is added to it. Hooks have smaller numbers.
+pub const SYSTEM_CALL_SITES: u32 = 0xffff_0000;
+
+/// The system call of a [`Call::site`]. None if it is that of a hook, or [`NO_SITE`].
+pub fn system_call_of(site: u32) -> Option<u32> {
+    site.checked_sub(SYSTEM_CALL_SITES).filter(|_| site != NO_SITE)
+}
 
 /// [`Call::flags`]: the call sent data. Without this flag, it received.
 pub const FLAG_TRANSMIT: u32 = 1 << 0;

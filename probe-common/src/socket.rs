@@ -65,6 +65,9 @@ pub const SOCKET_SERVER: u32 = 1 << 2;
 /// [`SocketRecord::flags`]: the connection was traced from its creation on.
 pub const SOCKET_FROM_START: u32 = 1 << 3;
 
+/// [`SocketRecord::flags`]: the connection has no TLS, and its handle is the address of the socket.
+pub const SOCKET_CLEARTEXT: u32 = 1 << 4;
+
 /// `AF_UNIX`.
 pub const FAMILY_UNIX: u16 = 1;
 /// `AF_INET`.
@@ -107,6 +110,24 @@ pub struct SocketFields {
     pub unix_length: u32,
     /// `name` in `unix_address`.
     pub unix_name: u32,
+    /// `bytes_received` in `tcp_sock`. This and the fields below are 0 if unknown.
+    pub tcp_received: u32,
+    /// `rcv_nxt`: the number of the byte after the last received one.
+    pub tcp_received_next: u32,
+    /// `copied_seq`: the number of the byte after the last one that was read.
+    pub tcp_read_next: u32,
+    /// `bytes_acked`.
+    pub tcp_acked: u32,
+    /// `snd_una`: the number of the first byte that was not acknowledged.
+    pub tcp_unacked: u32,
+    /// `write_seq`: the number of the byte after the last written one.
+    pub tcp_written_next: u32,
+    /// `sk_type` in `sock`.
+    pub socket_type: u32,
+    /// `sk_socket` in `sock`. This and the next field are 0 if unknown.
+    pub socket: u32,
+    /// `vfs_inode.i_ino` in `socket_alloc`, which begins with a `socket`.
+    pub socket_inode: u32,
 }
 
 /// The header of a TLS record: its type, its version, and the length of the rest (RFC 8446, section 5.1).

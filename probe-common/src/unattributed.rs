@@ -2,10 +2,22 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Header;
+use crate::{ConnectionState, Header};
 
 /// [`Header::kind`] of an [`UnattributedRecord`].
 pub const KIND_UNATTRIBUTED: u32 = 24;
+
+/// Entries of the map `UNATTRIBUTED`, unless bytes without TLS are captured. Then there are as many as tracked
+/// connections ([`crate::SOCKETS`]).
+pub const UNATTRIBUTED_SOCKETS: u32 = 16_384;
+
+/// Entries of the map `INODE_FLOORS`: more than Linux supports CPUs.
+pub const INODE_FLOORS: u32 = 16_384;
+/// How many inode numbers the kernel gives to a CPU at a time (`LAST_INO_BATCH` in fs/inode.c). The key of the
+/// map `INODE_FLOORS` is the number less one, divided by this.
+pub const INODE_BATCH: u64 = 1024;
+/// The key of the map `INODE_FLOORS` whose value is the newest batch at the start of the trace.
+pub const NEWEST_BATCH: u64 = u64::MAX;
 
 /// After how many transfers of application data without a call a socket is reported. In TLS 1.3, up to seven
 /// belong to the handshake, which ends before the first call.
@@ -21,17 +33,21 @@ pub struct UnattributedSocket {
     pub transfers: u64,
     /// A `STAGE_` constant.
     pub stage: u64,
+    /// The connection, if its bytes are captured.
+    pub connection: ConnectionState,
 }
 
 /// [`UnattributedSocket::stage`]: a ClientHello has passed, or QUIC.
 pub const STAGE_HELLO: u64 = 0;
-/// [`UnattributedSocket::stage`]: records of TLS have passed, but no ClientHello.
+/// [`UnattributedSocket::stage`]: records of TLS have passed, but no ClientHello, or calls use the socket.
 pub const STAGE_RECORDS: u64 = 1;
 /// [`UnattributedSocket::stage`]: bytes were received that are no records of TLS. They may be the rest of one
 /// that is read in parts.
 pub const STAGE_RECEIVED: u64 = 2;
-/// [`UnattributedSocket::stage`]: bytes were sent that are no records of TLS, which was reported.
+/// [`UnattributedSocket::stage`]: bytes have passed that are no records of TLS, which was reported.
 pub const STAGE_CLEARTEXT: u64 = 3;
+/// [`UnattributedSocket::stage`]: the same, but nobody can decode them. Only userspace sets this.
+pub const STAGE_IGNORED: u64 = 4;
 
 /// TLS data, QUIC or bytes without TLS pass through a socket inside of no call that is probed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -23,6 +23,10 @@ pub static WAKE_SHIFT: u32 = 0;
 #[unsafe(no_mangle)]
 pub static CONNECTION_RECORDS: u32 = 0;
 
+/// Nonzero if bytes are captured that pass sockets without TLS.
+#[unsafe(no_mangle)]
+pub static CLEARTEXT: u32 = 0;
+
 /// Nonzero if calls are counted but not reported.
 #[unsafe(no_mangle)]
 pub static SUPPRESS_CALLS: u32 = 0;
@@ -146,4 +150,13 @@ pub static SOCKET_FIELDS: SocketFields = SocketFields {
     unix_peer: 0,
     unix_length: 0,
     unix_name: 0,
+    tcp_received: 0,
+    tcp_received_next: 0,
+    tcp_read_next: 0,
+    tcp_acked: 0,
+    tcp_unacked: 0,
+    tcp_written_next: 0,
+    socket_type: 0,
+    socket: 0,
+    socket_inode: 0,
 };

@@ -10,10 +10,10 @@ use aya_ebpf::{
 use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, ConnectionKey, ConnectionState, CountKey, ExecFailure,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
-    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, KernelScope, LINEAGES,
+    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, INODE_FLOORS as MAX_INODE_FLOORS, KernelScope, LINEAGES,
     LentKey, Lineage, Loss, LossCount, NamespaceId, OPEN_CALLS as MAX_OPEN_CALLS, OpenCall,
     PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, SOCKETS as MAX_SOCKETS,
-    SocketConnection, UnattributedSocket,
+    SocketConnection, UNATTRIBUTED_SOCKETS, UnattributedSocket,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -132,7 +132,17 @@ pub static HELLOS: LruHashMap<HelloKey, HelloState> = LruHashMap::with_max_entri
 
 /// Sockets that no call has used so far, by the address of the socket.
 #[map]
-pub static UNATTRIBUTED: LruHashMap<u64, UnattributedSocket> = LruHashMap::with_max_entries(16_384, 0);
+pub static UNATTRIBUTED: LruHashMap<u64, UnattributedSocket> =
+    LruHashMap::with_max_entries(UNATTRIBUTED_SOCKETS, 0);
+
+/// The last inode number before the trace by batch of numbers, and the newest batch by [`NEWEST_BATCH`].
+#[map]
+pub static INODE_FLOORS: HashMap<u64, u64> =
+    HashMap::with_max_entries(MAX_INODE_FLOORS, BPF_F_NO_PREALLOC);
+
+/// Where [`crate::io::iovec`] keeps what remains to be emitted of a transfer of a socket.
+#[map]
+pub static TRANSFER: PerCpuArray<[u64; 8]> = PerCpuArray::with_max_entries(1, 0);
 
 /// The number of connections so far.
 #[map]

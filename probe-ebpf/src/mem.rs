@@ -254,9 +254,12 @@ pub fn socket_fields(of: &'static SocketFields) -> &'static SocketFields {
 
 /// The system call that the current thread is in.
 pub struct SystemCall {
-    number: u64,
+    /// Its number.
+    pub number: u64,
     /// The second argument.
     argument: u64,
+    /// The third argument.
+    third: u64,
     /// The stack pointer of the process.
     pub stack: u64,
     /// The calling goroutine if this is a thread of Go, whose internal ABI keeps it in R14.
@@ -269,26 +272,61 @@ pub fn system_call() -> Option<SystemCall> {
     let registers = user_registers() as *const pt_regs;
     // SAFETY: the helper checks the address, and any bytes are registers.
     let registers = unsafe { bpf_probe_read_kernel(registers) }.ok()?;
-    let pt_regs { orig_rax: number, rsi: argument, rsp: stack, r14: goroutine, .. } = registers;
-    Some(SystemCall { number, argument, stack, goroutine })
+    let pt_regs { orig_rax: number, rsi: argument, rdx: third, rsp: stack, r14: goroutine, .. } = registers;
+    Some(SystemCall { number, argument, third, stack, goroutine })
 }
 
 impl SystemCall {
-    /// The address of the first bytes that the call transfers, and how many may be there. None if the call is
+    /// Where the bytes are that the call transfers. The place is unknown ([`Place::is_known`]) if the call is
     /// not one of those listed.
     #[inline(always)]
-    pub fn buffer(&self) -> Option<(u64, u64)> {
+    pub fn place(&self) -> Place {
         // The numbers are those of arch/x86/entry/syscalls/syscall_64.tbl.
-        let pieces = match self.number {
+        let (address, pieces) = match self.number {
             // read, write, sendto, recvfrom
-            0 | 1 | 44 | 45 => return Some((self.argument, u64::MAX)),
-            // readv, writev: an array of struct iovec
-            19 | 20 => self.argument,
-            // sendmsg, recvmsg: struct msghdr, whose field msg_iov is that array
-            46 | 47 => user(self.argument.wrapping_add(16))?,
-            _ => return None,
+            0 | 1 | 44 | 45 => (self.argument, 0),
+            // readv, writev, preadv2, pwritev2: an array of struct iovec, and its length
+            19 | 20 | 327 | 328 => (self.argument, self.third),
+            // sendmsg, recvmsg: struct msghdr, whose fields msg_iov and msg_iovlen are that
+            46 | 47 => self.message(),
+            // recvmmsg, sendmmsg: an array of struct mmsghdr, which begin with a struct msghdr
+            299 | 307 if self.third == 1 => self.message(),
+            _ => (0, 0),
         };
-        let [address, length]: [u64; 2] = user(pieces)?;
+        Place { address, pieces }
+    }
+
+    #[inline(always)]
+    fn message(&self) -> (u64, u64) {
+        let [list, pieces]: [u64; 2] = user(self.argument.wrapping_add(16)).unwrap_or([0, 0]);
+        // Without pieces, there is no list either.
+        if pieces == 0 { (0, 0) } else { (list, pieces) }
+    }
+}
+
+/// Where the bytes are that a system call transfers.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// The address of the bytes, or of an array of `struct iovec`.
+    pub address: u64,
+    /// The length of that array. 0 if the bytes are in one piece.
+    pub pieces: u64,
+}
+
+impl Place {
+    /// Whether it is known.
+    #[inline(always)]
+    pub fn is_known(&self) -> bool {
+        self.address != 0
+    }
+
+    /// The address of the first bytes, and how many may be there. None if the place is unknown.
+    #[inline(always)]
+    pub fn first(&self) -> Option<(u64, u64)> {
+        if self.pieces == 0 {
+            return self.is_known().then_some((self.address, u64::MAX));
+        }
+        let [address, length]: [u64; 2] = user(self.address)?;
         Some((address, length))
     }
 }

@@ -6,7 +6,12 @@ use probe_common::{
     hello_bytes,
 };
 
-use crate::{current::Current, emit, maps::HELLOS, mem};
+use crate::{
+    current::Current,
+    emit,
+    maps::HELLOS,
+    mem::{self, Place},
+};
 
 /// The number of bytes that are enough to decide whether a hello begins.
 pub const BEGIN: usize = HEADER as usize + size_of::<HelloStart>();
@@ -28,8 +33,12 @@ pub struct SocketTransfer {
     pub address: u64,
     /// The number of bytes that are at this address.
     pub there: u64,
-    /// The first bytes.
+    /// The first bytes, or zeros if they cannot be read.
     pub begin: [u8; BEGIN],
+    /// Where all of them are.
+    pub place: Place,
+    /// The number of the system call.
+    pub system_call: u64,
 }
 
 impl SocketTransfer {

@@ -14,7 +14,10 @@ use super::identity;
 use crate::{
     current::Current,
     emit,
-    io::frame::{self, ReturnContext},
+    io::{
+        cleartext,
+        frame::{self, ReturnContext},
+    },
     maps::{CALLS, CONNECTIONS, SOCKETS},
     mem,
 };
@@ -24,6 +27,9 @@ use crate::{
 #[inline(always)]
 pub fn socket_closed(ctx: &RawTracePointContext) -> Option<()> {
     let sock: u64 = ctx.arg(0);
+    if cleartext::enabled() {
+        cleartext::socket_closed(sock);
+    }
     let SocketConnection { key, socket } = mem::copied(SOCKETS.get_ptr(sock)?);
     SOCKETS.remove(sock).ok();
     let state = mem::own(CONNECTIONS.get_ptr_mut(key)?);

@@ -19,7 +19,7 @@ use crate::{
     constants::SOCKET_FIELDS,
     current::Current,
     emit,
-    io::go,
+    io::{cleartext, go},
     maps::{AMBIGUOUS, CALLS, CONNECTIONS, Frames, GO_CONNECTIONS, GoWork, OPEN_CALLS, SOCKETS},
     mem::{self, SystemCall},
 };
@@ -27,8 +27,12 @@ use crate::{
 /// `IPPROTO_TCP`. There is no event for the end of other sockets.
 const TCP: u16 = 6;
 
-/// A flag of recv(2): the same bytes will be received again.
-const MSG_PEEK: u64 = 2;
+/// Flags of recv(2) and send(2) with which the transferred bytes are none of the stream: out-of-band data,
+/// what is received again later, and reports of errors.
+const OUTSIDE_OF_STREAM: u64 = 0x1 | 0x2 | 0x2000;
+
+/// The size of the header of a TLS record.
+const HEADER: i32 = size_of::<RecordHeader>() as i32;
 
 /// The tracepoint `sock_send_length`: `(struct sock *, int bytes, int flags)`, after the bytes were sent.
 #[inline(always)]
@@ -79,7 +83,10 @@ const NOBODY: Owner = Owner { key: ConnectionKey { handle: 0, pid: 0, program: 0
 fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Option<()> {
     // An int, which is negative on failure.
     let bytes = bytes as i32;
-    if bytes <= 0 || flags & MSG_PEEK != 0 {
+    if bytes == 0 && direction == IoDirection::Receive && cleartext::enabled() {
+        return cleartext::peer_closed(sock);
+    }
+    if bytes <= 0 || flags & OUTSIDE_OF_STREAM != 0 {
         return None;
     }
     let current = Current::any();
@@ -109,14 +116,24 @@ fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Opt
             return note_sent_by_goroutine(current, &system_call, &work, direction, bytes as u64);
         }
     }
-    let (address, there) = system_call.buffer()?;
-    let begin: [u8; BEGIN] = mem::user(address)?;
-    let transfer = SocketTransfer { sock, socket, direction, bytes: bytes as u64, address, there, begin };
+    let place = system_call.place();
+    let (address, there) = place.first().unwrap_or((0, 0));
+    // What is shorter than the header of a record is none.
+    let begin: [u8; BEGIN] = match bytes {
+        ..HEADER => [0; BEGIN],
+        _ => mem::user(address).unwrap_or([0; BEGIN]),
+    };
+    let (bytes, number) = (bytes as u64, system_call.number);
+    let transfer =
+        SocketTransfer { sock, socket, direction, bytes, address, there, begin, place, system_call: number };
     let hello = hello::inspect(current, &transfer);
-    if owner.key.handle == 0 {
+    // What a thread sends after a call may be of another connection, which need not have TLS.
+    let is_of_nobody = owner.key.handle == 0
+        || cleartext::enabled() && owner.unsent != 0 && !transfer.header().is_valid();
+    if is_of_nobody {
         unattributed::on_transfer(current, &transfer, hello);
     }
-    if owner.key.handle == 0 || has_returned(&owner) {
+    if is_of_nobody || has_returned(&owner) {
         return None;
     }
     report(&transfer, current, &owner)?;

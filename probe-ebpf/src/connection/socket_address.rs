@@ -1,10 +1,14 @@
 //! The addresses of a socket, and the identity by which it differs from a later socket at the same place.
 
 use probe_common::{
-    ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, SOCKET_REPORTED, SOCKET_STAGES, SocketRecord,
+    ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, INODE_BATCH, NEWEST_BATCH, SOCKET_REPORTED,
+    SOCKET_STAGES, SocketRecord,
 };
 
-use crate::{constants::SOCKET_FIELDS, mem};
+use crate::{constants::SOCKET_FIELDS, maps::INODE_FLOORS, mem};
+
+/// `IPPROTO_TCP`.
+const TCP: u16 = 6;
 
 /// The identity of a socket, made of its address, its peer and both ports. Another socket at the same address
 /// has another identity.
@@ -20,8 +24,87 @@ pub fn identity(sock: u64) -> Option<u64> {
     if ports != 0 && ports >> 16 == 0 {
         return None;
     }
+    let peer = if ports == 0 { inode(sock).unwrap_or(peer) } else { peer };
     let mixed = (sock ^ peer.rotate_left(32)).wrapping_mul(MIX).rotate_left(29) ^ u64::from(ports);
     Some(mixed.wrapping_mul(MIX) & !SOCKET_STAGES | SOCKET_REPORTED)
+}
+
+/// The number of a socket's inode, which distinguishes sockets without ports.
+#[inline(always)]
+fn inode(sock: u64) -> Option<u64> {
+    let fields = mem::socket_fields(&SOCKET_FIELDS);
+    if fields.socket_inode == 0 {
+        return None;
+    }
+    let socket: u64 = mem::kernel(sock + u64::from(fields.socket))?;
+    mem::kernel(socket + u64::from(fields.socket_inode))
+}
+
+/// Whether a transfer is the first one of a TCP socket: nothing else was read or written. Segments arrive
+/// meanwhile, so that a new connection may be taken for an old one, but never the other way round.
+#[inline(always)]
+pub fn is_first_transfer(sock: u64, sent: bool, bytes: u64) -> bool {
+    let (read, written) = match transferred(sock) {
+        Some(both) => both,
+        None => return false,
+    };
+    let (of_sent, of_read) = if sent { (bytes, 0) } else { (0, bytes) };
+    // A SYN and a FIN count as a byte.
+    read.wrapping_sub(of_read).wrapping_add(1) <= 2 && written.wrapping_sub(of_sent) <= 1
+}
+
+/// How many bytes of a TCP socket were read and written so far.
+#[inline(always)]
+fn transferred(sock: u64) -> Option<(u64, u64)> {
+    let fields = mem::socket_fields(&SOCKET_FIELDS);
+    if fields.tcp_received == 0 || protocol(sock)? != TCP {
+        return None;
+    }
+    let at = |field: u32| sock + u64::from(field);
+    let [next, read]: [u32; 2] =
+        [mem::kernel(at(fields.tcp_received_next))?, mem::kernel(at(fields.tcp_read_next))?];
+    let received: u64 = mem::kernel(at(fields.tcp_received))?;
+    let [unacked, written]: [u32; 2] =
+        [mem::kernel(at(fields.tcp_unacked))?, mem::kernel(at(fields.tcp_written_next))?];
+    let acked: u64 = mem::kernel(at(fields.tcp_acked))?;
+    Some((
+        received.wrapping_sub(next.wrapping_sub(read).into()),
+        acked.wrapping_add(written.wrapping_sub(unacked).into()),
+    ))
+}
+
+/// Whether a unix socket was created after the trace had begun.
+#[inline(always)]
+pub fn is_created_now(sock: u64) -> bool {
+    let number = if is_unix(sock) { inode(sock).unwrap_or(0) } else { 0 };
+    let (Some(newest), true) = (INODE_FLOORS.get_ptr(NEWEST_BATCH), number != 0) else { return false };
+    let batch = (number - 1) / INODE_BATCH;
+    let is_known = |floor: *const u64| number > mem::copied(floor);
+    batch > mem::copied(newest) || INODE_FLOORS.get_ptr(batch).is_some_and(is_known)
+}
+
+/// Whether a socket is one between processes of this machine.
+#[inline(always)]
+pub fn is_unix(sock: u64) -> bool {
+    let family: Option<u16> = mem::kernel(sock + u64::from(mem::socket_fields(&SOCKET_FIELDS).family));
+    family == Some(FAMILY_UNIX)
+}
+
+/// Whether a socket is one of TCP, or of a stream between processes.
+#[inline(always)]
+pub fn is_stream(sock: u64) -> bool {
+    /// `SOCK_STREAM`.
+    const STREAM: u16 = 1;
+    let fields = mem::socket_fields(&SOCKET_FIELDS);
+    let family: Option<u16> = mem::kernel(sock + u64::from(fields.family));
+    match family {
+        Some(FAMILY_INET | FAMILY_INET6) => protocol(sock) == Some(TCP),
+        Some(FAMILY_UNIX) if fields.socket_type != 0 => {
+            let kind: Option<u16> = mem::kernel(sock + u64::from(fields.socket_type));
+            kind == Some(STREAM)
+        }
+        _ => false,
+    }
 }
 
 /// The protocol of a socket: an `IPPROTO_` constant.

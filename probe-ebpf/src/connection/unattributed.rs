@@ -6,13 +6,13 @@
 //! which a process sends bytes that are no records of TLS is reported once, and once more if it turns to TLS.
 
 use probe_common::{
-    CLIENT_HELLO, IoDirection, KIND_UNATTRIBUTED, STAGE_CLEARTEXT, STAGE_HELLO, STAGE_RECEIVED,
-    STAGE_RECORDS, UNATTRIBUTED_CLEARTEXT, UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TLS,
+    CLIENT_HELLO, ConnectionState, FLAG_FROM_START, IoDirection, KIND_UNATTRIBUTED, RecordHeader,
+    STAGE_CLEARTEXT, STAGE_HELLO, STAGE_IGNORED, STAGE_RECEIVED, STAGE_RECORDS, UNATTRIBUTED_CLEARTEXT, UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TLS,
     UNATTRIBUTED_TRANSFERS, UnattributedRecord, UnattributedSocket, is_quic_initial,
 };
 
 use super::{hello::SocketTransfer, socket_address};
-use crate::{current::Current, emit, maps::UNATTRIBUTED, mem};
+use crate::{current::Current, emit, io::cleartext, maps::UNATTRIBUTED, mem};
 
 /// `IPPROTO_TCP`.
 const TCP: u16 = 6;
@@ -22,7 +22,9 @@ const UDP: u16 = 17;
 /// Starts to follow a socket.
 #[inline(always)]
 fn begin(transfer: &SocketTransfer, stage: u64) {
-    let socket = UnattributedSocket { socket: transfer.socket, transfers: 0, stage };
+    let connection =
+        ConnectionState { id: 0, calls: 0, received: 0, transmitted: 0, flags: 0, socket: 0 };
+    let socket = UnattributedSocket { socket: transfer.socket, transfers: 0, stage, connection };
     // If there is no room, the socket that was used least recently is not followed any longer.
     UNATTRIBUTED.insert(transfer.sock, socket, 0).ok();
 }
@@ -30,7 +32,15 @@ fn begin(transfer: &SocketTransfer, stage: u64) {
 /// A call owns the socket.
 #[inline(always)]
 pub fn end(transfer: &SocketTransfer) {
-    UNATTRIBUTED.remove(transfer.sock).ok();
+    if !cleartext::enabled() {
+        UNATTRIBUTED.remove(transfer.sock).ok();
+        return;
+    }
+    // Its records that pass outside of calls are not taken for bytes without TLS.
+    if let Some(state) = UNATTRIBUTED.get_ptr_mut(transfer.sock) {
+        cleartext::end(mem::own(state));
+    }
+    begin(transfer, STAGE_RECORDS);
 }
 
 /// Follows a transfer that is inside of no call. `hello` is the result of [`super::hello::inspect`].
@@ -38,6 +48,12 @@ pub fn end(transfer: &SocketTransfer) {
 pub fn on_transfer(current: Current, transfer: &SocketTransfer, hello: u8) -> Option<()> {
     let header = transfer.header();
     match UNATTRIBUTED.get_ptr_mut(transfer.sock).map(mem::own) {
+        Some(state) if state.socket == transfer.socket && is_cleartext(transfer, hello, state) => {
+            if state.stage == STAGE_CLEARTEXT {
+                cleartext::transferred(transfer);
+            }
+            Some(())
+        }
         Some(state) if state.socket == transfer.socket => {
             if header.is_valid() {
                 on_records(current, transfer, hello, state);
@@ -59,10 +75,27 @@ pub fn on_transfer(current: Current, transfer: &SocketTransfer, hello: u8) -> Op
     }
 }
 
+/// Whether a socket whose bytes are captured has not turned to TLS with this transfer. What looks like a record
+/// may be something else, such as a packet of MySQL. So only a ClientHello counts, or on a connection that was
+/// joined in the middle a transfer that is exactly one record, or its header.
+#[inline(always)]
+fn is_cleartext(transfer: &SocketTransfer, hello: u8, state: &UnattributedSocket) -> bool {
+    const HEADER: u64 = size_of::<RecordHeader>() as u64;
+    if !cleartext::enabled() || state.stage != STAGE_CLEARTEXT && state.stage != STAGE_IGNORED {
+        return false;
+    }
+    let header = transfer.header();
+    let is_from_start = state.connection.flags & u64::from(FLAG_FROM_START) != 0;
+    let is_record =
+        transfer.bytes == HEADER || transfer.bytes == HEADER + u64::from(header.length());
+    hello != CLIENT_HELLO && (is_from_start || !header.is_valid() || !is_record)
+}
+
 /// Counts records of TLS from a ClientHello on. Once there were enough, that is reported, once.
 #[inline(always)]
 fn on_records(current: Current, transfer: &SocketTransfer, hello: u8, state: &mut UnattributedSocket) {
-    if state.stage == STAGE_CLEARTEXT {
+    if state.stage == STAGE_CLEARTEXT || state.stage == STAGE_IGNORED {
+        cleartext::end(state);
         report(current, transfer, UNATTRIBUTED_TLS, 0);
     }
     if hello == CLIENT_HELLO {
@@ -80,6 +113,11 @@ fn on_records(current: Current, transfer: &SocketTransfer, hello: u8, state: &mu
 /// Handles the first bytes of a socket that are no records of TLS.
 #[inline(always)]
 fn on_first(current: Current, transfer: &SocketTransfer) -> Option<()> {
+    if cleartext::enabled() && socket_address::is_stream(transfer.sock) {
+        begin(transfer, STAGE_CLEARTEXT);
+        cleartext::transferred(transfer);
+        return Some(());
+    }
     let protocol = socket_address::protocol(transfer.sock)?;
     if protocol == UDP && is_quic_initial(&transfer.begin, transfer.bytes) {
         begin(transfer, STAGE_HELLO);

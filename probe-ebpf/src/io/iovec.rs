@@ -90,20 +90,28 @@ pub fn leave(ctx: &impl ReturnContext) -> Option<()> {
 #[inline(always)]
 fn report(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) -> Option<()> {
     frame::note_pending_send(current, frame, length);
-    let mut call = call::build_record(current, frame, program, length, caller)?;
+    let call = call::build_record(current, frame, program, length, caller)?;
     if frame.length == IN_ONE {
         call::payload(call, frame.buffer);
         return None;
     }
+    let room = &raw mut mem::own(CALLS.get_ptr_mut(current.id)?).arguments;
+    emit_pieces(call, frame.buffer, frame.length, PIECES, room);
+    Some(())
+}
+
+/// Emits the bytes in the pieces of a list, of which `skip` bytes are left out. `room` is in the value of a
+/// map that nobody else uses meanwhile.
+#[inline(always)]
+pub fn emit_pieces(mut call: Call, list: u64, skip: u64, pieces: u64, room: *mut [u64; 8]) {
     call.captured = call.captured.min(GATHERED_BYTES);
-    let state = State(&raw mut mem::own(CALLS.get_ptr_mut(current.id)?).arguments);
+    let state = State(room);
     state.set(State::INDEX, 0);
     state.set(State::LEFT, 0);
     state.set(State::OFFSET, 0);
-    state.set(State::SKIP, frame.length);
-    state.set(State::CAPTURED, within_reach(frame, call.captured));
-    emit_all(call, frame.buffer, state);
-    Some(())
+    state.set(State::SKIP, skip);
+    state.set(State::CAPTURED, within_reach(list, skip, pieces, call.captured));
+    emit_all(call, list, state);
 }
 
 /// The address and the length of a piece.
@@ -117,22 +125,25 @@ fn piece(list: u64, index: u64) -> Option<(u64, u64)> {
 
 /// The number of bytes in the pieces that are read, at most `wanted`.
 #[inline(always)]
-fn within_reach(frame: &Frame, wanted: u32) -> u64 {
-    let end = frame.length.saturating_add(wanted.into());
+fn within_reach(list: u64, skip: u64, pieces: u64, wanted: u32) -> u64 {
+    let end = skip.saturating_add(wanted.into());
     let mut there: u64 = 0;
     let mut index = 0;
     while index < PIECES {
         if there >= end {
             return wanted.into();
         }
-        let Some((_, length)) = piece(frame.buffer, index) else {
+        if index >= pieces {
+            break;
+        }
+        let Some((_, length)) = piece(list, index) else {
             emit::lost(Loss::ReadFault, 0);
             break;
         };
         there += length;
         index += 1;
     }
-    there.saturating_sub(frame.length).min(wanted.into())
+    there.saturating_sub(skip).min(wanted.into())
 }
 
 /// What remains to be emitted. It is kept in a map, in the room for arguments that the thread needs only at

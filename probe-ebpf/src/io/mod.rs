@@ -3,6 +3,7 @@
 pub mod borrowed;
 pub mod call;
 pub mod callback;
+pub mod cleartext;
 pub mod entry_only;
 pub mod frame;
 pub mod go;

@@ -453,6 +453,9 @@ impl<'a> EventLoop<'a> {
             self.emit_missed()?;
             self.pipeline.flush()?;
         }
+        for (sock, socket) in self.pipeline.take_unwanted() {
+            self.session.ignore(sock, socket);
+        }
         let events = std::mem::take(&mut self.control);
         self.note_counts(now, &events)?;
         self.watch.on_control_events(events, self.session);

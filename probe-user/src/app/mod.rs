@@ -308,7 +308,7 @@ async fn trace(trace: &Trace, verbosity: Verbosity, endings: &mut StopSignals) -
     }
     let may_wait =
         endings.command.is_some() || trace.on_no_match == OnNoMatch::Wait || target.may_match_later();
-    let has_any = may_wait || plan.has_users() || !trace.probe.inspects_files();
+    let has_any = may_wait || plan.has_users() || trace.probe.works_without_hooks();
     let (Some(ready), Some(loading), true) = (ready, loading, has_any) else {
         return Err(nothing_to_attach(trace, &plan, &target, verbosity));
     };

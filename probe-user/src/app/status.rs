@@ -47,9 +47,12 @@ pub(super) fn attached(
     if verbosity >= Verbosity::Normal {
         if !plan.has_users() && trace.probe.inspects_files() && trace.command.is_empty() {
             let selector = &trace.selector;
-            say(&format_args!(
+            let what = if trace.probe.works_without_hooks() {
+                "no TLS library in use yet in {selector}: requests without TLS are shown"
+            } else {
                 "nothing to attach to yet in {selector}: waiting for processes that start later"
-            ));
+            };
+            say(&what.replace("{selector}", &selector.to_string()));
         }
         if matches!(trace.probe, Probe::Ssl(_)) && !features::has_btf() {
             say(&"connections have no addresses and no handshakes, because this kernel has no BTF \

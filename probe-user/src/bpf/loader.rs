@@ -6,7 +6,7 @@ use std::{io, thread};
 use aya::programs::{ProgramError, ProgramInfo, RawTracePoint, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use probe_common::{
-    CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, OPEN_CALLS, SOCKETS,
+    CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, OPEN_CALLS, SOCKETS, UNATTRIBUTED_SOCKETS,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -130,6 +130,9 @@ pub(super) fn load(
     if socket_fields.is_none() {
         families.retain(|family| !matches!(family, ProgramFamily::Sockets | ProgramFamily::SocketCloses));
     }
+    let captures_cleartext = options.programs.captures_cleartext();
+    let cleartext = u32::from(captures_cleartext);
+    let unattributed = if captures_cleartext { SOCKETS } else { UNATTRIBUTED_SOCKETS };
     loader
         .verifier_log_level(VerifierLogLevel::STATS)
         .map_max_entries("EVENTS", options.ring_bytes)
@@ -138,6 +141,7 @@ pub(super) fn load(
         .map_max_entries("GO_CALLS", sized(ProgramFamily::Tls, GO_CALLS))
         .map_max_entries("OPEN_CALLS", sized(ProgramFamily::Tls, OPEN_CALLS))
         .map_max_entries("SOCKETS", sized(ProgramFamily::SocketCloses, SOCKETS))
+        .map_max_entries("UNATTRIBUTED", unattributed)
         .map_max_entries("COUNTS", of_functions(FUNCTION_COUNTS))
         .map_max_entries("LATENCIES", of_functions(FUNCTION_COUNTS))
         .override_global("OWN_PID", &own_pid, true)
@@ -151,6 +155,7 @@ pub(super) fn load(
         .override_global("CGROUP_LEVEL", &offsets.cgroup_level, true)
         .override_global("CGROUP_ID", &offsets.cgroup_id, true)
         .override_global("CGROUP_PATH", &offsets.cgroup_path, true)
+        .override_global("CLEARTEXT", &cleartext, true)
         .override_global("CONNECTION_RECORDS", &connections.records, true)
         .override_global("SUPPRESS_CALLS", &connections.suppress_calls, true)
         .override_global(aya_log::LEVEL, &log_level, true);

@@ -11,7 +11,8 @@ use aya::maps::{MapData, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use probe_common::{
-    ConnectionKey, ConnectionState, CountKey, Frame, GoCall, Loss, LossCount, OpenCall, THREAD_IN,
+    ConnectionKey, ConnectionState, CountKey, Frame, GoCall, Loss, LossCount, OpenCall, STAGE_CLEARTEXT,
+    STAGE_IGNORED, THREAD_IN, UnattributedSocket,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
@@ -27,6 +28,7 @@ mod error;
 mod exec;
 pub mod features;
 mod function_maps;
+mod inode_floors;
 mod lacking;
 mod links;
 mod loader;
@@ -140,6 +142,7 @@ pub struct LoadedPrograms {
     ebpf: Ebpf,
     links: Links,
     families: BTreeSet<ProgramFamily>,
+    captures_cleartext: bool,
     log: BpfLog,
 }
 
@@ -166,7 +169,8 @@ impl LoadedPrograms {
         }
         let links = loader::links(options)?;
         let (ebpf, uprobes) = loader::load(loader, options, &mut families)?;
-        Ok(Self { uprobes, ebpf, links, families, log: options.log })
+        let captures_cleartext = options.programs.captures_cleartext();
+        Ok(Self { uprobes, ebpf, links, families, captures_cleartext, log: options.log })
     }
 }
 
@@ -175,6 +179,7 @@ pub struct Session {
     ring: AsyncFd<Ring>,
     lost: PerCpuArray<MapData, PodCompat<LossCount>>,
     connections: aya::maps::HashMap<MapData, PodCompat<ConnectionKey>, PodCompat<ConnectionState>>,
+    sockets: aya::maps::HashMap<MapData, u64, PodCompat<UnattributedSocket>>,
     go_calls: aya::maps::HashMap<MapData, PodCompat<GoCall>, PodCompat<Frame>>,
     open_calls: aya::maps::HashMap<MapData, PodCompat<OpenCall>, PodCompat<Frame>>,
     functions: FunctionMaps,
@@ -236,7 +241,7 @@ impl Session {
     /// event loop. If the scope [watches](Scope::watch), the family [`ProgramFamily::Cgroups`] must have been
     /// loaded.
     pub fn start(programs: LoadedPrograms, scope: &Scope) -> Result<Self, SessionError> {
-        let LoadedPrograms { uprobes, mut ebpf, mut links, families, log } = programs;
+        let LoadedPrograms { uprobes, mut ebpf, mut links, families, captures_cleartext, log } = programs;
         // Something is attached soon, so the wait for the kernel begins while other things are attached.
         if families.contains(&ProgramFamily::Signals) {
             links.ahead().prime();
@@ -245,6 +250,7 @@ impl Session {
         let ring = pod::poll(ring)?;
         let lost = pod::take(&mut ebpf, "LOST")?;
         let connections = pod::take(&mut ebpf, "CONNECTIONS")?;
+        let sockets = pod::take(&mut ebpf, "UNATTRIBUTED")?;
         let go_calls = pod::take(&mut ebpf, "GO_CALLS")?;
         let open_calls = pod::take(&mut ebpf, "OPEN_CALLS")?;
         let functions = FunctionMaps::take(&mut ebpf)?;
@@ -268,6 +274,9 @@ impl Session {
         if families.contains(&ProgramFamily::SocketCloses) {
             sockets::attach_closes(&mut ebpf, &mut links);
         }
+        if captures_cleartext {
+            inode_floors::record(&mut ebpf)?;
+        }
         if families.contains(&ProgramFamily::Signals) {
             signals::attach(&mut ebpf, &mut links);
         }
@@ -276,6 +285,7 @@ impl Session {
             ring,
             lost,
             connections,
+            sockets,
             go_calls,
             open_calls,
             functions,
@@ -440,6 +450,19 @@ impl Session {
                 // If the entry is already gone, that is fine.
                 let _ = self.connections.remove(&key);
             }
+        }
+    }
+
+    /// Captures no more bytes of a socket without TLS, by its address and its number.
+    pub fn ignore(&mut self, sock: u64, number: u64) {
+        const ONLY_IF_THERE: u64 = 2; // BPF_EXIST
+        if let Ok(PodCompat(mut socket)) = self.sockets.get(&sock, 0)
+            && socket.socket == number
+            && socket.stage == STAGE_CLEARTEXT
+        {
+            socket.stage = STAGE_IGNORED;
+            // If the entry is gone meanwhile, that is fine.
+            let _ = self.sockets.insert(sock, PodCompat(socket), ONLY_IF_THERE);
         }
     }
 

@@ -44,6 +44,20 @@ pub(super) fn fields(btf: &kernel_btf::Btf) -> Option<SocketFields> {
         (fields.unix_address, fields.unix_peer) = (address, peer);
         (fields.unix_length, fields.unix_name) = (length, name);
     }
+    let tcp = |field| offset("tcp_sock", field);
+    let transferred = || {
+        let read = (tcp("bytes_received")?, tcp("rcv_nxt")?, tcp("copied_seq")?);
+        Some((read, (tcp("bytes_acked")?, tcp("snd_una")?, tcp("write_seq")?)))
+    };
+    if let Some((read, written)) = transferred() {
+        (fields.tcp_received, fields.tcp_received_next, fields.tcp_read_next) = read;
+        (fields.tcp_acked, fields.tcp_unacked, fields.tcp_written_next) = written;
+    }
+    fields.socket_type = offset("sock", "sk_type").unwrap_or_default();
+    let inode = || offset("socket_alloc", "vfs_inode")?.checked_add(offset("inode", "i_ino")?);
+    if let (Some(socket), Some(inode)) = (offset("sock", "sk_socket"), inode()) {
+        (fields.socket, fields.socket_inode) = (socket, inode);
+    }
     Some(fields)
 }
 

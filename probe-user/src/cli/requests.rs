@@ -10,7 +10,7 @@ use super::{Operation, Playback, ProtoFiles, Trace, selection, value};
 use crate::event::{Redaction, RequestKey, Secrets};
 use crate::glob::Glob;
 use crate::pipeline::requests::{RequestFilter, RequestSettings, StatusPattern};
-use crate::plan::program_set::ConnectionRecords;
+use crate::plan::program_set::{CapturedConnections, ConnectionRecords};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,9 +50,32 @@ pub(super) struct RequestsArgs {
     #[command(flatten)]
     tls: TlsTraceArgs,
     #[command(flatten)]
+    cleartext: CleartextArgs,
+    #[command(flatten)]
     filter: FilterArgs,
     #[command(flatten)]
     shown: ShownArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "What to attach to")]
+struct CleartextArgs {
+    /// Do not show requests on connections without TLS (TCP and unix sockets)
+    #[arg(long, conflicts_with = "read")]
+    no_cleartext: bool,
+    /// Only show requests on connections without TLS: no file is probed
+    #[arg(long, conflicts_with_all = ["no_cleartext", "read", "guess", "probe_link", "return_probe"])]
+    cleartext_only: bool,
+}
+
+impl CleartextArgs {
+    fn captured(&self) -> CapturedConnections {
+        match (self.no_cleartext, self.cleartext_only) {
+            (true, _) => CapturedConnections::Tls,
+            (false, true) => CapturedConnections::Cleartext,
+            (false, false) => CapturedConnections::All,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -123,7 +146,7 @@ struct ShownArgs {
 impl RequestsArgs {
     /// What they mean.
     pub(super) fn operation(self) -> Operation {
-        let Self { tls, filter, shown } = self;
+        let Self { tls, cleartext, filter, shown } = self;
         let secrets = if shown.show_secrets { Secrets::Shown } else { Secrets::Redacted };
         let proto = ProtoFiles { files: shown.protos, directories: shown.proto_paths };
         let body = shown.body.or((!proto.files.is_empty()).then_some(DEFAULT_BODY));
@@ -140,7 +163,7 @@ impl RequestsArgs {
             limit,
         };
         // The limit is one on requests, and not on the calls that they are made of.
-        match tls.source(ConnectionRecords::Ends) {
+        match tls.source(cleartext.captured(), ConnectionRecords::Ends) {
             TlsSource::Recording(playback) => {
                 let requests = Some(settings(playback.limit));
                 Operation::Read(Box::new(Playback { requests, proto, limit: None, ..*playback }))

@@ -5,7 +5,7 @@ use clap::{Args, CommandFactory, ValueEnum};
 
 use super::tls_trace::{TlsSource, TlsTraceArgs};
 use super::{Cli, Operation, selection};
-use crate::plan::program_set::ConnectionRecords;
+use crate::plan::program_set::{CapturedConnections, ConnectionRecords};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,7 +53,7 @@ impl SslArgs {
             Some(Connections::Also) => ConnectionRecords::On,
             Some(Connections::Only) => ConnectionRecords::Only,
         };
-        let trace = match self.tls.source(connections) {
+        let trace = match self.tls.source(CapturedConnections::Tls, connections) {
             TlsSource::Recording(playback) => return Operation::Read(playback),
             TlsSource::Trace(trace) => trace,
         };

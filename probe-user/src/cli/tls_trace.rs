@@ -9,7 +9,7 @@ use super::attach::AttachArgs;
 use super::trace::{RenamedArgs, ReturnArgs, TraceArgs};
 use super::{Playback, Trace, value};
 use crate::output::{Payload, TextStyle};
-use crate::plan::program_set::ConnectionRecords;
+use crate::plan::program_set::{CapturedConnections, ConnectionRecords};
 use crate::probe::{Confidence, Probe, SslProbe};
 
 /// What needs processes to be traced: their selection, and how they are attached to.
@@ -79,8 +79,8 @@ pub(super) enum TlsSource {
 }
 
 impl TlsTraceArgs {
-    /// What they mean, with these records of connections if it is a trace.
-    pub(super) fn source(self, connections: ConnectionRecords) -> TlsSource {
+    /// What they mean, with these connections and these records of them if it is a trace.
+    pub(super) fn source(self, captured: CapturedConnections, connections: ConnectionRecords) -> TlsSource {
         let Self { common, read, renamed: _, hex, guess, attach, returns, max_bytes } = self;
         let payload = if hex { Payload::Hex } else { Payload::Auto };
         let style = TextStyle { payload, ..TextStyle::default() };
@@ -88,7 +88,7 @@ impl TlsTraceArgs {
             return TlsSource::Recording(Box::new(common.playback(path, style)));
         }
         let least = if guess { Confidence::Low } else { Confidence::High };
-        let probe = Probe::Ssl(SslProbe { least, connections, returns: returns.policy() });
+        let probe = Probe::Ssl(SslProbe { least, captured, connections, returns: returns.policy() });
         let trace = common.trace(probe, style, max_bytes);
         TlsSource::Trace(Box::new(Trace { probe_link: attach.link(), ..trace }))
     }

@@ -228,6 +228,11 @@ pub trait Output: fmt::Debug + Send {
         Ok(())
     }
 
+    /// The connections of which it wants no more bytes, by id, each once.
+    fn take_unwanted(&mut self) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// Whether it has written as many records as it was to write.
     fn is_complete(&self) -> bool {
         false

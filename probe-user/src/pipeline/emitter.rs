@@ -6,9 +6,10 @@ use std::io;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT, Header};
+use probe_common::{Call, FLAG_FROM_START, FLAG_TRANSMIT, Header, system_call_of};
 
 use super::Site;
+use super::connection::cleartext;
 use super::connection::table::ConnectionTable;
 use super::reassembly::Segment;
 use super::uprobe::calls::FunctionEmitter;
@@ -23,6 +24,8 @@ use crate::event::{
 pub(super) struct Emitter {
     /// The hooks by site.
     pub(super) sites: HashMap<u32, Site>,
+    /// What stands for system calls that move bytes without TLS.
+    system_calls: Site,
     pub(super) connections: ConnectionTable,
     clock: Clock,
     pub(super) sink: Box<dyn Output>,
@@ -41,7 +44,18 @@ pub(super) struct Emitter {
 impl Emitter {
     pub(super) fn new(sites: HashMap<u32, Site>, clock: Clock, sink: Box<dyn Output>) -> Self {
         let connections = ConnectionTable::new();
-        Self { sites, connections, clock, sink, calls: 0, executions: 0, records: 0, bytes: 0, truncated: 0 }
+        Self {
+            sites,
+            system_calls: cleartext::system_calls(),
+            connections,
+            clock,
+            sink,
+            calls: 0,
+            executions: 0,
+            records: 0,
+            bytes: 0,
+            truncated: 0,
+        }
     }
 
     /// Converts a time of the kernel's boot clock to wall-clock time.
@@ -74,8 +88,9 @@ impl Emitter {
         FunctionEmitter { clock: self.clock, sink: &mut *self.sink, count }
     }
 
-    pub(super) fn site(&self, call: &Call) -> Option<&Site> {
-        self.sites.get(&call.site)
+    /// Whether the place is known where a call was seen.
+    pub(super) fn is_known(&self, call: &Call) -> bool {
+        system_call_of(call.site).is_some() || self.sites.contains_key(&call.site)
     }
 
     /// Counts a call. Its segments follow.
@@ -95,8 +110,12 @@ impl Emitter {
 
     /// Emits a segment of a call that was begun.
     pub(super) fn piece(&mut self, &Segment { call, origin, offset, data }: &Segment<'_>) -> io::Result<()> {
-        let Some(site) = self.sites.get(&call.site) else {
-            return Ok(()); // not begun: `site` was asked before
+        let site = match system_call_of(call.site) {
+            Some(_) => Some(&self.system_calls),
+            None => self.sites.get(&call.site),
+        };
+        let Some(site) = site else {
+            return Ok(()); // not begun: `is_known` was asked before
         };
         let has = |flag| call.flags & flag != 0;
         let mut context = self.context(&call.header, origin);
@@ -107,9 +126,10 @@ impl Emitter {
             let connection = Connection { id, from_start, partial_attach: false, socket: None, tls: None };
             context.connection = Some(self.connections.describe(connection));
         }
+        let system_call = system_call_of(call.site).and_then(cleartext::system_call_name);
         let body = Body::Ssl(Ssl {
             library: Cow::Borrowed(&site.library),
-            function: Cow::Borrowed(site.function(call.caller)),
+            function: Cow::Borrowed(system_call.unwrap_or_else(|| site.function(call.caller))),
             direction: if has(FLAG_TRANSMIT) { Direction::Transmit } else { Direction::Receive },
             position,
             length: call.length,

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use probe_common::{
-    Call, Header, Lineage, Loss, LossCount, TaskExit, UNATTRIBUTED_CLEARTEXT, UNATTRIBUTED_QUIC,
+    Call, Header, Lineage, Loss, LossCount, SOCKET_CLEARTEXT, TaskExit, UNATTRIBUTED_CLEARTEXT, UNATTRIBUTED_QUIC,
     UNATTRIBUTED_SENT, UNATTRIBUTED_TLS, UnattributedRecord,
 };
 
@@ -197,8 +197,10 @@ impl Pipeline {
             DataRecord::Ended(head) => self.execution(|execs, report| execs.ended(head, info, report)),
             DataRecord::Forked(head) => self.execution(|execs, report| execs.forked(head, info, report)),
             DataRecord::Socket(socket) => {
-                self.unattributed.used(socket.socket);
-                self.cleartext.has_tls(socket.socket);
+                if socket.flags & SOCKET_CLEARTEXT == 0 {
+                    self.unattributed.used(socket.socket);
+                    self.cleartext.has_tls(socket.socket);
+                }
                 match self.report.connections.socket(socket, info) {
                     Some(whole) => self.joined(socket.connection, whole),
                     None => Ok(()),
@@ -315,7 +317,7 @@ impl Pipeline {
         if self.is_full() {
             return Ok(());
         }
-        if self.report.site(call).is_none() {
+        if !self.report.is_known(call) {
             self.undecodable(&format_args!("no hook has the number {}", call.site));
             return Ok(());
         }
@@ -396,6 +398,14 @@ impl Pipeline {
     /// time of the kernel's boot clock in nanoseconds.
     pub fn take_cleartext(&mut self, now: u64) -> Option<Cleartext> {
         self.cleartext.take_new(now)
+    }
+
+    /// The sockets of which no more bytes are wanted, because nobody can decode them: address and number of
+    /// each.
+    pub fn take_unwanted(&mut self) -> Vec<(u64, u64)> {
+        let unwanted = self.report.sink.take_unwanted();
+        let socket = |connection| self.report.connections.cleartext_socket(connection);
+        unwanted.into_iter().filter_map(socket).collect()
     }
 
     /// Records that an object of a process was attached to late, which explains calls that were not seen.

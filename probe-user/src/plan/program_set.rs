@@ -62,6 +62,30 @@ impl ConnectionRecords {
     }
 }
 
+/// The connections whose bytes are captured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CapturedConnections {
+    /// Those with TLS, by the calls of its libraries.
+    #[default]
+    Tls,
+    /// These, and those without TLS, by their sockets.
+    All,
+    /// Those without TLS.
+    Cleartext,
+}
+
+impl CapturedConnections {
+    /// Whether those with TLS are captured.
+    pub fn has_tls(self) -> bool {
+        self != Self::Cleartext
+    }
+
+    /// Whether those without TLS are captured.
+    pub fn has_cleartext(self) -> bool {
+        self != Self::Tls
+    }
+}
+
 /// What to record besides executions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExecDetail {
@@ -79,18 +103,22 @@ pub enum ExecDetail {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramSet {
     families: BTreeSet<ProgramFamily>,
+    captured: CapturedConnections,
     connections: ConnectionRecords,
     exec_records: u32,
 }
 
 impl ProgramSet {
-    /// The set for calls on TLS connections.
-    pub fn tls(connections: ConnectionRecords) -> Self {
-        let mut families = BTreeSet::from([ProgramFamily::Tls, ProgramFamily::Sockets]);
+    /// The set for the bytes of connections.
+    pub fn connections_of(captured: CapturedConnections, connections: ConnectionRecords) -> Self {
+        let mut families = BTreeSet::from([ProgramFamily::Sockets]);
+        if captured.has_tls() {
+            families.insert(ProgramFamily::Tls);
+        }
         if connections.enabled() {
             families.insert(ProgramFamily::SocketCloses);
         }
-        Self { families, connections, exec_records: 0 }
+        Self { families, captured, connections, exec_records: 0 }
     }
 
     /// The set for calls of any function.
@@ -132,6 +160,11 @@ impl ProgramSet {
         self.has(ProgramFamily::Tls) || self.has(ProgramFamily::Functions)
     }
 
+    /// Whether bytes are captured that pass sockets without TLS.
+    pub fn captures_cleartext(&self) -> bool {
+        self.has(ProgramFamily::Sockets) && self.captured.has_cleartext()
+    }
+
     /// Whether connections are recorded.
     pub fn connections(&self) -> ConnectionRecords {
         self.connections
@@ -155,10 +188,22 @@ mod tests {
             (ConnectionRecords::On, true),
             (ConnectionRecords::Only, true),
         ] {
-            let set = ProgramSet::tls(connections);
+            let set = ProgramSet::connections_of(CapturedConnections::Tls, connections);
             assert_eq!((set.has(ProgramFamily::SocketCloses), set.connections()), (closes, connections));
             assert!(set.probes_files());
             assert_eq!(set.exec_records(), 0);
+        }
+    }
+
+    #[test]
+    fn what_has_no_tls_needs_no_probes_in_files() {
+        for (captured, files, cleartext) in [
+            (CapturedConnections::Tls, true, false),
+            (CapturedConnections::All, true, true),
+            (CapturedConnections::Cleartext, false, true),
+        ] {
+            let set = ProgramSet::connections_of(captured, ConnectionRecords::Ends);
+            assert_eq!((set.probes_files(), set.captures_cleartext()), (files, cleartext));
         }
     }
 

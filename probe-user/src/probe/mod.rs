@@ -105,15 +105,25 @@ impl Probe {
     /// Whether mapped files must be inspected for hooks. Otherwise tracepoints deliver everything.
     pub fn inspects_files(&self) -> bool {
         match self {
-            Self::Ssl(_) | Self::Uprobe(_) => true,
+            Self::Ssl(ssl) => ssl.captured.has_tls(),
+            Self::Uprobe(_) => true,
             Self::Exec(_) => false,
+        }
+    }
+
+    /// Whether something may be captured although no hook is attached.
+    pub fn works_without_hooks(&self) -> bool {
+        match self {
+            Self::Ssl(ssl) => ssl.captured.has_cleartext(),
+            Self::Uprobe(_) => false,
+            Self::Exec(_) => true,
         }
     }
 
     /// The BPF programs that the probe needs, with their settings.
     pub fn programs(&self) -> ProgramSet {
         match self {
-            Self::Ssl(ssl) => ProgramSet::tls(ssl.connections),
+            Self::Ssl(ssl) => ProgramSet::connections_of(ssl.captured, ssl.connections),
             Self::Uprobe(_) => ProgramSet::functions(),
             Self::Exec(exec) => ProgramSet::executions(exec.details()),
         }

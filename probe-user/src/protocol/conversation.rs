@@ -134,6 +134,11 @@ impl Conversation {
         }
     }
 
+    /// Whether it certainly uses none of the protocols.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.state, ConversationState::Unknown)
+    }
+
     /// The hints about the connection, so that the caller can add to them.
     pub fn hints_mut(&mut self) -> &mut Hints {
         &mut self.hints

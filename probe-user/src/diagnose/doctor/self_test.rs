@@ -12,7 +12,7 @@ use crate::bpf::{self, BpfLog, MmapEvents, ProbeLink, Session, SessionError, Ses
 use crate::elf::FileOffset;
 use crate::error_chain;
 use crate::event::Library;
-use crate::plan::program_set::{ConnectionRecords, ProgramSet};
+use crate::plan::program_set::{CapturedConnections, ConnectionRecords, ProgramSet};
 use crate::plan::return_probe::ReturnProbe;
 use crate::plan::{Hook, ObjectHooks, ObjectId, ProbeProgram};
 use crate::rootfs::{self, access_paths};
@@ -24,7 +24,7 @@ pub(super) const RING: u32 = 1 << 20;
 /// A session that captures no payload.
 pub(super) fn session(scope: &Scope) -> Result<Session, SessionError> {
     let options = SessionOptions {
-        programs: ProgramSet::tls(ConnectionRecords::Off),
+        programs: ProgramSet::connections_of(CapturedConnections::Tls, ConnectionRecords::Off),
         ring_bytes: RING,
         probe_link: ProbeLink::Auto,
         max_bytes: 0,

@@ -6,11 +6,48 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use lru::LruCache;
 use probe_common::{UNATTRIBUTED_SENT, UnattributedRecord};
 
-use crate::event::Cleartext;
+use crate::event::{Cleartext, Library};
+use crate::pipeline::Site;
+
+/// What stands for the system calls that move bytes without TLS.
+pub(in crate::pipeline) fn system_calls() -> Site {
+    let library =
+        Library { name: "socket".to_owned(), path: String::new(), implementation: None, version: None };
+    Site {
+        library: Arc::new(library),
+        function: "system call".to_owned(),
+        callers: Vec::new(),
+        reading: None,
+        complete_since: 0,
+    }
+}
+
+/// The name of a system call that moves bytes through sockets, by its number on x86-64.
+pub(in crate::pipeline) fn system_call_name(number: u32) -> Option<&'static str> {
+    Some(match number {
+        0 => "read",
+        1 => "write",
+        19 => "readv",
+        20 => "writev",
+        40 => "sendfile",
+        44 => "sendto",
+        45 => "recvfrom",
+        46 => "sendmsg",
+        47 => "recvmsg",
+        275 => "splice",
+        299 => "recvmmsg",
+        307 => "sendmmsg",
+        327 => "preadv2",
+        328 => "pwritev2",
+        426 => "io_uring_enter",
+        _ => return None,
+    })
+}
 
 /// The most connections that can still turn to TLS. Those that were reported earlier count as they are.
 const SOCKETS: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();

@@ -148,7 +148,10 @@ impl ConnectionLifecycles {
     fn begin(&mut self, opened: &ConnectionOpen, origin: Arc<ProcessContext>) -> Option<ConnectionLifecycle> {
         let id = opened.connection;
         let new = ConnectionLifecycle::new(id, opened.key(), &opened.header, origin);
-        self.processes.entry(opened.header.pid).or_default().insert(id);
+        // One without TLS belongs to its socket, which may be used by other processes, too.
+        if new.key.pid != 0 {
+            self.processes.entry(new.key.pid).or_default().insert(id);
+        }
         let lifetime = ConnectionLifecycle {
             began: Some(opened.header.time),
             from_start: opened.flags & FLAG_FROM_START != 0,

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use lru::LruCache;
-use probe_common::{Call, HelloChunk, SOCKET_FROM_START, SocketRecord as WireSocket};
+use probe_common::{Call, HelloChunk, SOCKET_CLEARTEXT, SOCKET_FROM_START, SocketRecord as WireSocket};
 
 use super::handshake::Handshakes;
 use super::shared::SharedConnections;
@@ -34,6 +34,8 @@ struct Entry {
     /// The connection's handle in the process that was seen first.
     handle: u64,
     from_start: bool,
+    /// Whether it has no TLS.
+    is_cleartext: bool,
     /// How far it has come, in all processes that use it.
     traffic: Traffic,
     /// Until the cipher is known, a later hello on the socket may add details.
@@ -74,6 +76,12 @@ impl ConnectionTable {
         self.entries.contains(&connection)
     }
 
+    /// The address and the number of the socket of a connection without TLS.
+    pub(in crate::pipeline) fn cleartext_socket(&self, connection: u64) -> Option<(u64, u64)> {
+        let entry = self.entries.peek(&connection).filter(|entry| entry.is_cleartext)?;
+        Some((entry.handle, entry.number))
+    }
+
     /// The number of incomplete hellos that were evicted.
     pub(in crate::pipeline) fn evicted(&self) -> u64 {
         self.handshakes.evicted()
@@ -87,7 +95,9 @@ impl ConnectionTable {
         info: &mut dyn ProcessInfo,
     ) -> Option<u64> {
         let traffic_of = |connection| self.entries.get(&connection).map(|entry: &Entry| entry.traffic);
-        if let Some(whole) = self.shared.join(wire, traffic_of) {
+        let is_cleartext = wire.flags & SOCKET_CLEARTEXT != 0;
+        // One without TLS is a socket, whichever processes use it.
+        if !is_cleartext && let Some(whole) = self.shared.join(wire, traffic_of) {
             return Some(whole);
         }
         let mut socket = Socket::of(wire);
@@ -107,6 +117,7 @@ impl ConnectionTable {
             number: wire.socket,
             handle: wire.handle,
             from_start: wire.flags & SOCKET_FROM_START != 0,
+            is_cleartext,
             traffic,
             tls: None,
             reported: previous.and_then(|previous| previous.reported),

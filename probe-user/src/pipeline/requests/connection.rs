@@ -35,6 +35,8 @@ pub(super) struct RequestConnection {
     pub(super) held: usize,
     /// The bytes of all calls.
     pub(super) bytes: u64,
+    /// Whether it was said that no more of them are wanted.
+    pub(super) is_unwanted: bool,
     /// How many messages an exchange has had, by direction.
     numbers: BTreeMap<ExchangeKey, [u64; 2]>,
 }
@@ -59,6 +61,7 @@ impl RequestConnection {
             conversation: Conversation::new(protocols, hints),
             held: 0,
             bytes: 0,
+            is_unwanted: false,
             numbers: BTreeMap::new(),
         };
         new.update(context);

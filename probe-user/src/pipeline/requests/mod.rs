@@ -33,6 +33,9 @@ use stats::Groups;
 
 /// How long no record comes before what is missing is not waited for any more.
 const QUIET: SignedDuration = SignedDuration::from_secs(1);
+/// After how many bytes the protocol of a connection that was joined in the middle is not looked for any more.
+/// A body may come first.
+const UNDECIDED: u64 = 1 << 20;
 /// How late the record of a call may come.
 const LATE: SignedDuration = SignedDuration::from_secs(2);
 
@@ -99,6 +102,8 @@ struct Decoding {
     connections: LruCache<u64, RequestConnection>,
     /// The bytes that all connections hold.
     held: usize,
+    /// Those of which no more bytes are wanted.
+    unwanted: Vec<u64>,
     /// Messages that were decoded and are about to be paired.
     messages: Messages,
     exchanges: Exchanges,
@@ -136,6 +141,7 @@ impl Requests {
             limits,
             connections: LruCache::sparse(limits.connections),
             held: 0,
+            unwanted: Vec::new(),
             messages: Messages::new(settings.body.unwrap_or(0)),
             exchanges: Exchanges::new(limits.exchanges),
             chosen: ChosenRequests {
@@ -181,6 +187,7 @@ impl Requests {
         {
             return decoding.chosen.output.write(record);
         }
+        decoding.judge(connection);
         Ok(())
     }
 
@@ -259,6 +266,10 @@ impl Output for Requests {
         self.pass(now)
     }
 
+    fn take_unwanted(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.decoding.unwanted)
+    }
+
     fn is_complete(&self) -> bool {
         let ChosenRequests { settings, counts, .. } = &self.decoding.chosen;
         settings.limit.is_some_and(|limit| counts.shown >= limit)
@@ -290,6 +301,16 @@ impl Decoding {
         state.update(context);
         state.bytes = state.bytes.saturating_add(bytes as u64);
         true
+    }
+
+    /// Gives a connection up whose protocol is not known after so many bytes, unless all bytes are shown.
+    fn judge(&mut self, connection: u64) {
+        let Some(state) = self.connections.peek_mut(&connection) else { return };
+        let is_lost = state.conversation.protocol().is_none()
+            && (state.conversation.is_unknown() || state.bytes > UNDECIDED);
+        if is_lost && !self.chosen.settings.unknown && !std::mem::replace(&mut state.is_unwanted, true) {
+            self.unwanted.push(connection);
+        }
     }
 
     /// Counts a call whose place is not known.

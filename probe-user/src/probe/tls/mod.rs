@@ -33,7 +33,7 @@ use super::{LibraryInfo, NoHooks, ProbeMatch, UnseenPart};
 use crate::elf::symbols::demangle::demangle;
 use crate::elf::{ElfFunction, ExitSite, Index, NoReturn, Object, Returns, SymbolFilter};
 use crate::error_chain;
-use crate::plan::program_set::ConnectionRecords;
+use crate::plan::program_set::{CapturedConnections, ConnectionRecords};
 use crate::plan::return_probe::ReturnPolicy;
 use crate::plan::{HookImplementation, ProbeProgram};
 
@@ -72,6 +72,8 @@ pub const KERNEL_TLS: &str = "kernel TLS is in use in the network namespace of t
 pub struct SslProbe {
     /// Functions that are less certain than this are not hooked.
     pub least: Confidence,
+    /// Which connections to capture.
+    pub captured: CapturedConnections,
     /// Whether to emit connection records.
     pub connections: ConnectionRecords,
     /// How returns may be probed.

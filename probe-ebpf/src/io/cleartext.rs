@@ -1,0 +1,148 @@
+//! Bytes that pass sockets without TLS: reports them, and the connections that they belong to.
+//!
+//! A connection is a socket, whichever processes use it. So it is one connection after a fork, and after it
+//! was passed to another process.
+
+use probe_common::{
+    CALL_BYTES, Call, ConnectionKey, ConnectionState, END_SOCKET_CLOSED, FLAG_FROM_START, FLAG_TRANSMIT,
+    Header, IoDirection, KIND_CALL, KIND_CONNECTION_CLOSE, KIND_SOCKET, NO_SITE, SOCKET_CLEARTEXT,
+    SOCKET_FROM_START, STAGE_CLEARTEXT, STAGE_IGNORED, SYSTEM_CALL_SITES, UnattributedSocket,
+};
+
+use super::{call, iovec};
+use crate::{
+    connection::{hello::SocketTransfer, identity, socket_address},
+    constants::{CLEARTEXT, MAX_BYTES},
+    current::Current,
+    emit,
+    maps::{NEXT_CONNECTION, TRANSFER, UNATTRIBUTED},
+    mem::{self, Place},
+};
+
+/// The most pieces of memory of one system call that are captured.
+const PIECES: u64 = 16;
+
+/// Whether such bytes are wanted.
+#[inline(always)]
+pub fn enabled() -> bool {
+    mem::constant(&CLEARTEXT) != 0
+}
+
+/// Reports bytes that a system call has transferred through a socket of the map `UNATTRIBUTED`.
+#[inline(always)]
+pub fn transferred(transfer: &SocketTransfer) {
+    let sent = u64::from(transfer.direction == IoDirection::Transmit);
+    let number = transfer.system_call & 0xffff | sent << 16;
+    let Place { address, pieces } = transfer.place;
+    emit_transfer(transfer.sock, transfer.bytes, address, pieces, number);
+}
+
+/// Does it in a global function, which the verifier follows once for a program. `number` is that of the
+/// system call, and above its lower 16 bits whether it has sent.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emit_transfer(sock: u64, bytes: u64, address: u64, pieces: u64, number: u64) -> u32 {
+    let Some(socket) = UNATTRIBUTED.get_ptr_mut(sock) else { return 0 };
+    let state = mem::own(socket);
+    let sent = number >> 16 != 0;
+    let site = SYSTEM_CALL_SITES + (number as u32 & 0xffff);
+    if state.connection.id == 0 {
+        open(sock, state, sent, bytes, site);
+    }
+    let connection = &mut state.connection;
+    let stream = if sent { &raw mut connection.transmitted } else { &raw mut connection.received };
+    let stream_offset = mem::fetch_add(stream, bytes);
+    let header = emit::header(KIND_CALL, Current::any());
+    let max = mem::constant(&MAX_BYTES).min(CALL_BYTES);
+    let wanted = if bytes > max.into() { max } else { bytes as u32 };
+    let call = Call {
+        header,
+        connection: connection.id,
+        number: mem::fetch_add(&raw mut connection.calls, 1) + 1,
+        stream_offset,
+        length: bytes,
+        entered: header.time,
+        caller: 0,
+        site,
+        flags: if sent { FLAG_TRANSMIT } else { 0 } | connection.flags as u32,
+        captured: if address == 0 { 0 } else { wanted },
+        offset: 0,
+        chunk: 0,
+        reserved: 0,
+    };
+    if pieces == 0 {
+        call::payload(call, address);
+    } else if let Some(room) = TRANSFER.get_ptr_mut(0) {
+        iovec::emit_pieces(call, address, 0, pieces, room);
+    }
+    0
+}
+
+/// Opens the connection of a socket.
+#[inline(always)]
+fn open(sock: u64, state: &mut UnattributedSocket, sent: bool, bytes: u64, site: u32) -> Option<()> {
+    let id = mem::fetch_add(NEXT_CONNECTION.get_ptr_mut(0)?, 1) + 1;
+    // After the end of its peer's bytes, a unix socket may go on in the other direction.
+    let is_new = state.transfers == 0
+        && (socket_address::is_first_transfer(sock, sent, bytes) || socket_address::is_created_now(sock));
+    state.transfers = 1;
+    let flags = if is_new { FLAG_FROM_START } else { 0 };
+    let key = ConnectionKey { handle: sock, pid: 0, program: 0 };
+    (state.connection.id, state.connection.flags) = (id, flags.into());
+    if identity::enabled() {
+        emit::connection_open(&key, id, flags, site);
+    }
+    let mut entry = emit::socket()?;
+    let record = mem::slot(&mut entry);
+    record.header = emit::header(KIND_SOCKET, Current::any());
+    (record.connection, record.socket, record.handle) = (id, state.socket, sock);
+    (record.calls, record.received, record.transmitted) = (0, 0, 0);
+    record.flags = SOCKET_CLEARTEXT | if is_new { SOCKET_FROM_START } else { 0 };
+    socket_address::describe(record, sock);
+    emit::submit(entry);
+    Some(())
+}
+
+/// The connection of a socket of the map `UNATTRIBUTED` is over, because the socket is closed, or its bytes
+/// are records of TLS from now on.
+#[inline(always)]
+pub fn end(state: &mut UnattributedSocket) {
+    if state.connection.id == 0 {
+        return;
+    }
+    if identity::enabled() {
+        // Any thread may be running, so the header does not describe it.
+        let header = Header {
+            kind: KIND_CONNECTION_CLOSE,
+            pid: 0,
+            tid: 0,
+            reserved: 0,
+            time: mem::now(),
+            cgroup: 0,
+            comm: [0; 16],
+        };
+        emit::connection_close(header, &state.connection, (END_SOCKET_CLOSED, NO_SITE));
+    }
+    state.connection = ConnectionState { id: 0, calls: 0, received: 0, transmitted: 0, flags: 0, socket: 0 };
+}
+
+/// The peer of a unix socket sends no more. Most programs close it then, which no tracepoint shows.
+#[inline(always)]
+pub fn peer_closed(sock: u64) -> Option<()> {
+    let state = mem::own(UNATTRIBUTED.get_ptr_mut(sock)?);
+    if state.stage == STAGE_CLEARTEXT && socket_address::is_unix(sock) {
+        end(state);
+    }
+    Some(())
+}
+
+/// A socket is closed.
+#[inline(always)]
+pub fn socket_closed(sock: u64) -> Option<()> {
+    let state = mem::own(UNATTRIBUTED.get_ptr_mut(sock)?);
+    if state.stage == STAGE_CLEARTEXT || state.stage == STAGE_IGNORED {
+        end(state);
+    }
+    UNATTRIBUTED.remove(sock).ok();
+    Some(())
+}
