@@ -63,7 +63,7 @@ fn connections_without_tls_are_counted() -> Result<()> {
     let _http = server.container.exec_background(&python(SERVE))?;
     client.exec(&python(WAIT))?;
 
-    let ctrace = Ctrace::start(&["requests", "-o", "json", "--container", server.container.name()])?;
+    let ctrace = Ctrace::start(&["requests", "--no-cleartext", "-o", "json", "--container", server.container.name()])?;
     server.client(&["--text", "GET / HTTP/1.1\r\n\r\n"])?;
     client.exec(&python(ASK))?;
     // It is said while the trace goes on, too.
@@ -82,7 +82,7 @@ fn connections_without_tls_are_counted() -> Result<()> {
 fn connections_with_tls_are_not_counted() -> Result<()> {
     require_live()?;
     let server = Server::start_in(&images::python()?, "no-cleartext", &[], &["/tls-server"])?;
-    let ctrace = Ctrace::start(&["requests", "--container", server.container.name()])?;
+    let ctrace = Ctrace::start(&["requests", "--no-cleartext", "--container", server.container.name()])?;
     // The client is another process of the container, and so both ends are traced.
     for _ in 0..3 {
         server.client(&["--text", "GET / HTTP/1.1\r\n\r\n"])?;

@@ -90,7 +90,17 @@ pub fn is_unix(sock: u64) -> bool {
     family == Some(FAMILY_UNIX)
 }
 
-/// Whether a socket is one of TCP, or of a stream between processes.
+/// Whether a unix socket or its peer has a name. If none has one, they are a pair (socketpair(2)) by which a
+/// program talks with its own parts.
+#[inline(always)]
+fn has_name(sock: u64) -> bool {
+    let fields = mem::socket_fields(&SOCKET_FIELDS);
+    let address = |sock: u64| mem::kernel(sock + u64::from(fields.unix_address)).unwrap_or(0_u64);
+    let peer: u64 = mem::kernel(sock + u64::from(fields.unix_peer)).unwrap_or(0);
+    fields.unix_name != 0 && (address(sock) != 0 || peer != 0 && address(peer) != 0)
+}
+
+/// Whether a socket is one of TCP, or of a stream between a client and a server on this machine.
 #[inline(always)]
 pub fn is_stream(sock: u64) -> bool {
     /// `SOCK_STREAM`.
@@ -101,7 +111,7 @@ pub fn is_stream(sock: u64) -> bool {
         Some(FAMILY_INET | FAMILY_INET6) => protocol(sock) == Some(TCP),
         Some(FAMILY_UNIX) if fields.socket_type != 0 => {
             let kind: Option<u16> = mem::kernel(sock + u64::from(fields.socket_type));
-            kind == Some(STREAM)
+            kind == Some(STREAM) && has_name(sock)
         }
         _ => false,
     }
