@@ -7,14 +7,14 @@ use crate::{ConnectionState, Header};
 /// [`Header::kind`] of an [`UnattributedRecord`].
 pub const KIND_UNATTRIBUTED: u32 = 24;
 
-/// Entries of the map `UNATTRIBUTED`, unless bytes without TLS are captured. Then there are as many as tracked
-/// connections ([`crate::SOCKETS`]).
+/// Entries of the map `UNATTRIBUTED`, unless bytes without TLS are captured. Then there are as many as
+/// tracked connections ([`crate::SOCKETS`]).
 pub const UNATTRIBUTED_SOCKETS: u32 = 16_384;
 
 /// Entries of the map `INODE_FLOORS`: more than Linux supports CPUs.
 pub const INODE_FLOORS: u32 = 16_384;
-/// How many inode numbers the kernel gives to a CPU at a time (`LAST_INO_BATCH` in fs/inode.c). The key of the
-/// map `INODE_FLOORS` is the number less one, divided by this.
+/// How many inode numbers the kernel gives to a CPU at a time (`LAST_INO_BATCH` in fs/inode.c). The key of
+/// the map `INODE_FLOORS` is the number less one, divided by this.
 pub const INODE_BATCH: u64 = 1024;
 /// The key of the map `INODE_FLOORS` whose value is the newest batch at the start of the trace.
 pub const NEWEST_BATCH: u64 = u64::MAX;

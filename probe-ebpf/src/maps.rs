@@ -10,10 +10,10 @@ use aya_ebpf::{
 use probe_common::{
     ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, ConnectionKey, ConnectionState, CountKey, ExecFailure,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
-    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram, INODE_FLOORS as MAX_INODE_FLOORS, KernelScope, LINEAGES,
-    LentKey, Lineage, Loss, LossCount, NamespaceId, OPEN_CALLS as MAX_OPEN_CALLS, OpenCall,
-    PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS, SCOPE_THREADS, SOCKETS as MAX_SOCKETS,
-    SocketConnection, UNATTRIBUTED_SOCKETS, UnattributedSocket,
+    FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram,
+    INODE_FLOORS as MAX_INODE_FLOORS, KernelScope, LINEAGES, LentKey, Lineage, Loss, LossCount, NamespaceId,
+    OPEN_CALLS as MAX_OPEN_CALLS, OpenCall, PID_NAMESPACES as MAX_PID_NAMESPACES, SCOPE_CGROUPS,
+    SCOPE_THREADS, SOCKETS as MAX_SOCKETS, SocketConnection, UNATTRIBUTED_SOCKETS, UnattributedSocket,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -137,8 +137,7 @@ pub static UNATTRIBUTED: LruHashMap<u64, UnattributedSocket> =
 
 /// The last inode number before the trace by batch of numbers, and the newest batch by [`NEWEST_BATCH`].
 #[map]
-pub static INODE_FLOORS: HashMap<u64, u64> =
-    HashMap::with_max_entries(MAX_INODE_FLOORS, BPF_F_NO_PREALLOC);
+pub static INODE_FLOORS: HashMap<u64, u64> = HashMap::with_max_entries(MAX_INODE_FLOORS, BPF_F_NO_PREALLOC);
 
 /// Where [`crate::io::iovec`] keeps what remains to be emitted of a transfer of a socket.
 #[map]

@@ -63,7 +63,8 @@ fn connections_without_tls_are_counted() -> Result<()> {
     let _http = server.container.exec_background(&python(SERVE))?;
     client.exec(&python(WAIT))?;
 
-    let ctrace = Ctrace::start(&["requests", "--no-cleartext", "-o", "json", "--container", server.container.name()])?;
+    let ctrace =
+        Ctrace::start(&["requests", "--no-cleartext", "-o", "json", "--container", server.container.name()])?;
     server.client(&["--text", "GET / HTTP/1.1\r\n\r\n"])?;
     client.exec(&python(ASK))?;
     // It is said while the trace goes on, too.

@@ -154,8 +154,8 @@ fn missed_by_a_fork(child_ends_after: Duration) -> Result<(Value, Value)> {
     Ok((parent.clone(), child.clone()))
 }
 
-/// It is forked right after its parent has mapped the file, and maps nothing itself. If it is forked while the
-/// file is being attached to, it may not be counted: see docs/limits.md.
+/// It is forked right after its parent has mapped the file, and maps nothing itself. If it is forked while
+/// the file is being attached to, it may not be counted: see docs/limits.md.
 #[test]
 fn a_child_that_inherits_a_library_is_counted() -> Result<()> {
     let missed = || missed_by_a_fork(Duration::from_secs(2));

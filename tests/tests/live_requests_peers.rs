@@ -278,7 +278,8 @@ impl Load {
         let setup = PairSetup { release: &HTTP, label, options: &options, server, mapped: &LIBSSL };
         let pair = Pair::start(&setup)?;
         pair.wait_for_port(PORT)?;
-        let ctrace = pair.trace(&["requests", "-v", "--no-cleartext", "--ring-size", "128M", "-o", "json"])?;
+        let ctrace =
+            pair.trace(&["requests", "-v", "--no-cleartext", "--ring-size", "128M", "-o", "json"])?;
         let said =
             pair.client.exec(&[&["/usr/bin/h2load"], LOAD.as_slice(), &["-i", "/plan/uris"]].concat())?;
         ensure!(said.contains("4000 total, 4000 started, 4000 done"), "{said}");

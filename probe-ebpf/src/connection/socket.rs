@@ -128,8 +128,8 @@ fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Opt
         SocketTransfer { sock, socket, direction, bytes, address, there, begin, place, system_call: number };
     let hello = hello::inspect(current, &transfer);
     // What a thread sends after a call may be of another connection, which need not have TLS.
-    let is_of_nobody = owner.key.handle == 0
-        || cleartext::enabled() && owner.unsent != 0 && !transfer.header().is_valid();
+    let is_of_nobody =
+        owner.key.handle == 0 || cleartext::enabled() && owner.unsent != 0 && !transfer.header().is_valid();
     if is_of_nobody {
         unattributed::on_transfer(current, &transfer, hello);
     }

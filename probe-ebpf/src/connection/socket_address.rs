@@ -1,8 +1,8 @@
 //! The addresses of a socket, and the identity by which it differs from a later socket at the same place.
 
 use probe_common::{
-    ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, INODE_BATCH, NEWEST_BATCH, SOCKET_REPORTED,
-    SOCKET_STAGES, SocketRecord,
+    ADDRESS_BYTES, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, INODE_BATCH, IoDirection, NEWEST_BATCH,
+    SOCKET_REPORTED, SOCKET_STAGES, SocketRecord,
 };
 
 use crate::{constants::SOCKET_FIELDS, maps::INODE_FLOORS, mem};
@@ -43,12 +43,12 @@ fn inode(sock: u64) -> Option<u64> {
 /// Whether a transfer is the first one of a TCP socket: nothing else was read or written. Segments arrive
 /// meanwhile, so that a new connection may be taken for an old one, but never the other way round.
 #[inline(always)]
-pub fn is_first_transfer(sock: u64, sent: bool, bytes: u64) -> bool {
-    let (read, written) = match transferred(sock) {
-        Some(both) => both,
-        None => return false,
+pub fn is_first_transfer(sock: u64, direction: IoDirection, bytes: u64) -> bool {
+    let Some((read, written)) = transferred(sock) else { return false };
+    let (of_sent, of_read) = match direction {
+        IoDirection::Transmit => (bytes, 0),
+        IoDirection::Receive => (0, bytes),
     };
-    let (of_sent, of_read) = if sent { (bytes, 0) } else { (0, bytes) };
     // A SYN and a FIN count as a byte.
     read.wrapping_sub(of_read).wrapping_add(1) <= 2 && written.wrapping_sub(of_sent) <= 1
 }

@@ -7,8 +7,9 @@
 
 use probe_common::{
     CLIENT_HELLO, ConnectionState, FLAG_FROM_START, IoDirection, KIND_UNATTRIBUTED, RecordHeader,
-    STAGE_CLEARTEXT, STAGE_HELLO, STAGE_IGNORED, STAGE_RECEIVED, STAGE_RECORDS, UNATTRIBUTED_CLEARTEXT, UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TLS,
-    UNATTRIBUTED_TRANSFERS, UnattributedRecord, UnattributedSocket, is_quic_initial,
+    STAGE_CLEARTEXT, STAGE_HELLO, STAGE_IGNORED, STAGE_RECEIVED, STAGE_RECORDS, UNATTRIBUTED_CLEARTEXT,
+    UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TLS, UNATTRIBUTED_TRANSFERS, UnattributedRecord,
+    UnattributedSocket, is_quic_initial,
 };
 
 use super::{hello::SocketTransfer, socket_address};
@@ -22,8 +23,7 @@ const UDP: u16 = 17;
 /// Starts to follow a socket.
 #[inline(always)]
 fn begin(transfer: &SocketTransfer, stage: u64) {
-    let connection =
-        ConnectionState { id: 0, calls: 0, received: 0, transmitted: 0, flags: 0, socket: 0 };
+    let connection = ConnectionState { id: 0, calls: 0, received: 0, transmitted: 0, flags: 0, socket: 0 };
     let socket = UnattributedSocket { socket: transfer.socket, transfers: 0, stage, connection };
     // If there is no room, the socket that was used least recently is not followed any longer.
     UNATTRIBUTED.insert(transfer.sock, socket, 0).ok();
@@ -75,9 +75,9 @@ pub fn on_transfer(current: Current, transfer: &SocketTransfer, hello: u8) -> Op
     }
 }
 
-/// Whether a socket whose bytes are captured has not turned to TLS with this transfer. What looks like a record
-/// may be something else, such as a packet of MySQL. So only a ClientHello counts, or on a connection that was
-/// joined in the middle a transfer that is exactly one record, or its header.
+/// Whether a socket whose bytes are captured has not turned to TLS with this transfer. What looks like a
+/// record may be something else, such as a packet of MySQL. So only a ClientHello counts, or on a connection
+/// that was joined in the middle a transfer that is exactly one record, or its header.
 #[inline(always)]
 fn is_cleartext(transfer: &SocketTransfer, hello: u8, state: &UnattributedSocket) -> bool {
     const HEADER: u64 = size_of::<RecordHeader>() as u64;
@@ -86,8 +86,7 @@ fn is_cleartext(transfer: &SocketTransfer, hello: u8, state: &UnattributedSocket
     }
     let header = transfer.header();
     let is_from_start = state.connection.flags & u64::from(FLAG_FROM_START) != 0;
-    let is_record =
-        transfer.bytes == HEADER || transfer.bytes == HEADER + u64::from(header.length());
+    let is_record = transfer.bytes == HEADER || transfer.bytes == HEADER + u64::from(header.length());
     hello != CLIENT_HELLO && (is_from_start || !header.is_valid() || !is_record)
 }
 

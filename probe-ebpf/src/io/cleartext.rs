@@ -19,9 +19,6 @@ use crate::{
     mem::{self, Place},
 };
 
-/// The most pieces of memory of one system call that are captured.
-const PIECES: u64 = 16;
-
 /// Whether such bytes are wanted.
 #[inline(always)]
 pub fn enabled() -> bool {
@@ -44,13 +41,16 @@ pub fn transferred(transfer: &SocketTransfer) {
 extern "C" fn emit_transfer(sock: u64, bytes: u64, address: u64, pieces: u64, number: u64) -> u32 {
     let Some(socket) = UNATTRIBUTED.get_ptr_mut(sock) else { return 0 };
     let state = mem::own(socket);
-    let sent = number >> 16 != 0;
+    let direction = if number >> 16 != 0 { IoDirection::Transmit } else { IoDirection::Receive };
     let site = SYSTEM_CALL_SITES + (number as u32 & 0xffff);
     if state.connection.id == 0 {
-        open(sock, state, sent, bytes, site);
+        open(sock, state, (direction, bytes), site);
     }
     let connection = &mut state.connection;
-    let stream = if sent { &raw mut connection.transmitted } else { &raw mut connection.received };
+    let (stream, flag) = match direction {
+        IoDirection::Transmit => (&raw mut connection.transmitted, FLAG_TRANSMIT),
+        IoDirection::Receive => (&raw mut connection.received, 0),
+    };
     let stream_offset = mem::fetch_add(stream, bytes);
     let header = emit::header(KIND_CALL, Current::any());
     let max = mem::constant(&MAX_BYTES).min(CALL_BYTES);
@@ -64,7 +64,7 @@ extern "C" fn emit_transfer(sock: u64, bytes: u64, address: u64, pieces: u64, nu
         entered: header.time,
         caller: 0,
         site,
-        flags: if sent { FLAG_TRANSMIT } else { 0 } | connection.flags as u32,
+        flags: flag | connection.flags as u32,
         captured: if address == 0 { 0 } else { wanted },
         offset: 0,
         chunk: 0,
@@ -78,13 +78,19 @@ extern "C" fn emit_transfer(sock: u64, bytes: u64, address: u64, pieces: u64, nu
     0
 }
 
-/// Opens the connection of a socket.
+/// Opens the connection of a socket, whose first transfer this is.
 #[inline(always)]
-fn open(sock: u64, state: &mut UnattributedSocket, sent: bool, bytes: u64, site: u32) -> Option<()> {
+fn open(
+    sock: u64,
+    state: &mut UnattributedSocket,
+    (direction, bytes): (IoDirection, u64),
+    site: u32,
+) -> Option<()> {
     let id = mem::fetch_add(NEXT_CONNECTION.get_ptr_mut(0)?, 1) + 1;
     // After the end of its peer's bytes, a unix socket may go on in the other direction.
     let is_new = state.transfers == 0
-        && (socket_address::is_first_transfer(sock, sent, bytes) || socket_address::is_created_now(sock));
+        && (socket_address::is_first_transfer(sock, direction, bytes)
+            || socket_address::is_created_now(sock));
     state.transfers = 1;
     let flags = if is_new { FLAG_FROM_START } else { 0 };
     let key = ConnectionKey { handle: sock, pid: 0, program: 0 };

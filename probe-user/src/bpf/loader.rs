@@ -6,7 +6,8 @@ use std::{io, thread};
 use aya::programs::{ProgramError, ProgramInfo, RawTracePoint, TracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use probe_common::{
-    CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, OPEN_CALLS, SOCKETS, UNATTRIBUTED_SOCKETS,
+    CALL_BYTES, FUNCTION_COUNTS, FUNCTION_FRAMES, FUNCTION_SPECS, GO_CALLS, OPEN_CALLS, SOCKETS,
+    UNATTRIBUTED_SOCKETS,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -10,8 +10,8 @@ const HIDDEN: &str = "?";
 /// The longest shape, in characters.
 const MAX_SHAPE: usize = 256;
 
-/// A statement or a command, as far as it was kept. Its `Debug` prints no text, because that is other people's
-/// traffic.
+/// A statement or a command, as far as it was kept. Its `Debug` prints no text, because that is other
+/// people's traffic.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Statement {
     parts: Vec<(StatementPart, String)>,
@@ -123,12 +123,19 @@ mod tests {
                 "SELECT * FROM t WHERE id IN (?",
             ),
             (&[(Text, "SET "), (Key, "user:1"), (Text, " "), (Value, "x")], "SET user:1 ?", "SET ?"),
-            (&[(Text, "a = "), (Value, "1"), (Text, " AND b = "), (Value, "2")], "a = ? AND b = ?", "a = ? AND b = ?"),
+            (
+                &[(Text, "a = "), (Value, "1"), (Text, " AND b = "), (Value, "2")],
+                "a = ? AND b = ?",
+                "a = ? AND b = ?",
+            ),
             (&[], "", ""),
         ] {
             let mut statement = Statement::default();
             parts.iter().for_each(|(part, text)| statement.push(*part, text));
-            assert_eq!((statement.without_values().as_str(), statement.shape().as_str()), (without_values, shape));
+            assert_eq!(
+                (statement.without_values().as_str(), statement.shape().as_str()),
+                (without_values, shape)
+            );
         }
     }
 

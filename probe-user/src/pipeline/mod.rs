@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use probe_common::{
-    Call, Header, Lineage, Loss, LossCount, SOCKET_CLEARTEXT, TaskExit, UNATTRIBUTED_CLEARTEXT, UNATTRIBUTED_QUIC,
-    UNATTRIBUTED_SENT, UNATTRIBUTED_TLS, UnattributedRecord,
+    Call, Header, Lineage, Loss, LossCount, SOCKET_CLEARTEXT, TaskExit, UNATTRIBUTED_CLEARTEXT,
+    UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TLS, UnattributedRecord,
 };
 
 use crate::decode::{DataRecord, FunctionRecord, TaskRecord};

@@ -12,22 +12,17 @@ use super::sources::{Source, read_tree};
 use crate::workspace;
 
 /// The modules, lowest layer first.
-const ROWS: [&[&str]; 10] = [
+const ROWS: [&[&str]; 12] = [
     &["mem", "maps", "constants"],
     &["current"],
     &["scope"],
     &["emit"],
     &["connection/identity", "connection/socket_address", "connection/hello", "process/exec_args"],
     &["io/frame", "process/exec"],
-    &[
-        "connection/unattributed",
-        "io/call",
-        "process/exec_failure",
-        "process/cgroup",
-        "process/signal",
-        "uprobe",
-    ],
+    &["io/call", "process/exec_failure", "process/cgroup", "process/signal", "uprobe"],
     &["io/iovec", "io/entry_only", "io/borrowed", "io/callback", "io/go"],
+    &["io/cleartext"],
+    &["connection/unattributed"],
     &["connection/lifecycle", "connection/socket", "process/task"],
     &["connection/mod", "io/mod", "process/mod"],
 ];

@@ -100,7 +100,10 @@ impl Text {
                     escape::name(text.as_bytes(), &mut self.line);
                 }
                 FieldValue::Number(number) => write!(self.line, " {name}={number}")?,
-                FieldValue::Statement(_) | FieldValue::List(_) | FieldValue::Headers(_) | FieldValue::Unknown => {}
+                FieldValue::Statement(_)
+                | FieldValue::List(_)
+                | FieldValue::Headers(_)
+                | FieldValue::Unknown => {}
             }
         }
         writeln!(self.line, " {}{}", bytes(part.message.length), gaps(part.message.partial.missing))?;

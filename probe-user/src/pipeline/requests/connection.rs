@@ -16,6 +16,14 @@ const REFRESH: SignedDuration = SignedDuration::from_secs(1);
 /// The most exchanges of a connection whose messages are numbered.
 const MAX_NUMBERED: usize = 1024;
 
+/// Whether more bytes of a connection are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interest {
+    Wanted,
+    /// None are, and that was said.
+    GivenUp,
+}
+
 /// A connection whose bytes are decoded.
 #[derive(Debug)]
 pub(super) struct RequestConnection {
@@ -35,8 +43,8 @@ pub(super) struct RequestConnection {
     pub(super) held: usize,
     /// The bytes of all calls.
     pub(super) bytes: u64,
-    /// Whether it was said that no more of them are wanted.
-    pub(super) is_unwanted: bool,
+    /// Whether more of them are wanted.
+    pub(super) interest: Interest,
     /// How many messages an exchange has had, by direction.
     numbers: BTreeMap<ExchangeKey, [u64; 2]>,
 }
@@ -61,7 +69,7 @@ impl RequestConnection {
             conversation: Conversation::new(protocols, hints),
             held: 0,
             bytes: 0,
-            is_unwanted: false,
+            interest: Interest::Wanted,
             numbers: BTreeMap::new(),
         };
         new.update(context);

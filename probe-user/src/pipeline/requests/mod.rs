@@ -26,15 +26,15 @@ use crate::event::{
 use crate::protocol::content::Schema;
 use crate::protocol::{Message, Messages, Protocol};
 
-use connection::RequestConnection;
+use connection::{Interest, RequestConnection};
 pub use filter::{RequestFilter, StatusPattern};
 use record::ReportReason;
 use stats::Groups;
 
 /// How long no record comes before what is missing is not waited for any more.
 const QUIET: SignedDuration = SignedDuration::from_secs(1);
-/// After how many bytes the protocol of a connection that was joined in the middle is not looked for any more.
-/// A body may come first.
+/// After how many bytes the protocol of a connection that was joined in the middle is not looked for any
+/// more. A body may come first.
 const UNDECIDED: u64 = 1 << 20;
 /// How late the record of a call may come.
 const LATE: SignedDuration = SignedDuration::from_secs(2);
@@ -308,7 +308,10 @@ impl Decoding {
         let Some(state) = self.connections.peek_mut(&connection) else { return };
         let is_lost = state.conversation.protocol().is_none()
             && (state.conversation.is_unknown() || state.bytes > UNDECIDED);
-        if is_lost && !self.chosen.settings.unknown && !std::mem::replace(&mut state.is_unwanted, true) {
+        if is_lost
+            && !self.chosen.settings.unknown
+            && std::mem::replace(&mut state.interest, Interest::GivenUp) == Interest::Wanted
+        {
             self.unwanted.push(connection);
         }
     }

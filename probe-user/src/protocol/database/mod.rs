@@ -1,5 +1,5 @@
-//! What the protocols of databases have in common: their fields, by OpenTelemetry's names, and how an exchange
-//! looks at a glance.
+//! What the protocols of databases have in common: their fields, by OpenTelemetry's names, and how an
+//! exchange looks at a glance.
 
 use crate::event::{Field, FieldKind, FieldValue, Outcome, Overview};
 use crate::protocol::Message;

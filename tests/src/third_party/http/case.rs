@@ -19,8 +19,7 @@ pub const PORT: u16 = 8443;
 /// How a line of a log begins.
 pub const LOG: &str = "{\"method\"";
 /// `ctrace` with all that is compared.
-pub const TRACE: [&str; 8] =
-    ["requests", "-v", "--no-cleartext", "--messages", "--body", "1m", "-o", "json"];
+pub const TRACE: [&str; 8] = ["requests", "-v", "--no-cleartext", "--messages", "--body", "1m", "-o", "json"];
 
 /// A server and a client that do what `http-peers.py` says; both take the protocol as their last argument.
 #[derive(Debug)]

@@ -106,7 +106,8 @@ impl CapturedExchange {
         let is_whole = |side: &Side, name: &str| {
             let flag =
                 |flag: &str| self.record.pointer(&format!("/{name}/{flag}")) == Some(&Value::Bool(true));
-            let is_abandoned = name == "request" && self.record["answered_early"] == true;
+            let is_abandoned =
+                name == "request" && self.record.get("answered_early") == Some(&Value::Bool(true));
             side.is_seen && !is_abandoned && !flag("lacks_start") && !flag("lacks_end") && !flag("may_lack")
         };
         let differs_in_size = |side: &Side, name: &str, logged: u64| match side.size {
