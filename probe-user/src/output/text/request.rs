@@ -9,7 +9,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use super::{Text, body, escape, uprobe};
 use crate::event::{
     Context, Direction, Durations, FieldKind, FieldValue, Outcome, Overview, Request, RequestGroup,
-    RequestKey, RequestSide, RequestStats, StreamMessage, UnpairedReason,
+    RequestKey, RequestSide, RequestStats, StreamMessage, Transport, UnpairedReason,
 };
 use crate::terminal::table::{Cell, Table};
 
@@ -161,7 +161,11 @@ impl Text {
             None => ('?', Style::new()),
         };
         write!(self.line, "{style}{arrow}{style:#} ")?;
-        let peer = context.socket().and_then(|socket| socket.peer.as_ref()).map(ToString::to_string);
+        // At a server, a unix socket has a name at this end only.
+        let socket = context.socket();
+        let ends = socket.into_iter().flat_map(|socket| [&socket.peer, &socket.local]);
+        let is_unix = socket.is_some_and(|socket| socket.transport == Some(Transport::Unix));
+        let peer = ends.take(if is_unix { 2 } else { 1 }).flatten().next().map(ToString::to_string);
         let name = || context.tls().and_then(|known| known.tls.server_name.clone());
         let shown = peer.or_else(name);
         escape::name(unknown(shown.as_deref()).as_bytes(), &mut self.line);
