@@ -108,6 +108,8 @@ pub enum UnpairedReason {
     NoRequest,
     /// Bytes are missing, so that its counterpart cannot be determined.
     Unknown,
+    /// It is a request that asks for no response: nothing is missing.
+    OneWay,
 }
 
 /// A message that is a part of an exchange: a server-sent event, a message of a stream.
@@ -238,7 +240,8 @@ impl Request {
 
     /// Whether both messages were seen from their first to their last byte, as far as they were sent.
     pub fn is_complete(&self) -> bool {
-        self.unpaired.is_none() && self.sides().all(|side| side.partial.is_whole())
+        let has_both = matches!(self.unpaired, None | Some(UnpairedReason::OneWay));
+        has_both && self.sides().all(|side| side.partial.is_whole())
     }
 
     /// Records that messages of the bodies were shown, so many that were sent and received.

@@ -111,6 +111,9 @@ impl Exchanges {
         if message.kind == MessageKind::Event {
             return emit(connection, Exchange::Event(message));
         }
+        if message.is_one_way {
+            return emit(connection, Exchange::Unpaired { message, reason: UnpairedReason::OneWay });
+        }
         let Some(key) = message.key() else {
             return emit(connection, Exchange::Unpaired { message, reason: UnpairedReason::Unknown });
         };

@@ -58,6 +58,8 @@ pub struct Message {
     pub partial: Partial,
     /// Whether its sender has broken it off because it was answered: it has no end that could be missing.
     pub is_abandoned: bool,
+    /// Whether it is a request that asks for no response.
+    pub is_one_way: bool,
     /// Whether it lacks its end because the decoder has given it up to make room.
     pub is_evicted: bool,
     scope: ConversationPath,
@@ -153,6 +155,7 @@ impl Message {
             length: 0,
             partial: Partial::default(),
             is_abandoned: false,
+            is_one_way: false,
             is_evicted: false,
             scope: ConversationPath::default(),
         }

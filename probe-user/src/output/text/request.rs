@@ -184,6 +184,7 @@ impl Text {
             UnpairedReason::Evicted => "evicted",
             UnpairedReason::NoRequest => "no request seen",
             UnpairedReason::Unknown => "unpaired",
+            UnpairedReason::OneWay => "no response asked for",
         };
         match request.open_for {
             Some(age) => marks.push(format!("open for {}", uprobe::duration(nanoseconds(age)))),

@@ -61,6 +61,15 @@ fn check(limits: ExchangeLimits, messages: &[(u64, MessageKind, u64, i64)], expe
 }
 
 #[test]
+fn a_request_that_asks_for_no_response_does_not_wait_for_one() {
+    let (mut exchanges, mut emitted) = (Exchanges::new(ExchangeLimits::default()), Emitted::default());
+    let one_way = Message { is_one_way: true, ..message(Request, 1, 10) };
+    exchanges.message(1, one_way, &mut emitted.emit()).unwrap();
+    assert_eq!(emitted.0, ["1: Request 1 OneWay"]);
+    assert!(exchanges.is_empty());
+}
+
+#[test]
 fn a_request_is_paired_by_its_key() {
     let limits = ExchangeLimits::default();
     check(
