@@ -23,6 +23,7 @@ pub enum MessageKind {
 }
 
 /// A message of a protocol.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone)]
 pub struct Message {
     /// The name of the protocol.

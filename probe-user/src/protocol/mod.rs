@@ -13,6 +13,7 @@ mod http1;
 mod http2;
 mod input;
 mod message;
+mod redis;
 mod sse;
 pub mod tls;
 mod websocket;
@@ -29,7 +30,7 @@ pub use input::{CallMark, Chunk, Gap, GapCause, Input};
 pub use message::{ExchangeKey, Message, MessageKind, Messages, Partial};
 
 /// All protocols that are decoded. If bytes fit several, the first one takes precedence.
-pub const ALL: &[&Protocol] = &[&http2::HTTP2, &http1::HTTP1, &websocket::WEBSOCKET];
+pub const ALL: &[&Protocol] = &[&http2::HTTP2, &http1::HTTP1, &websocket::WEBSOCKET, &redis::REDIS];
 
 /// A protocol.
 #[derive(Debug)]

@@ -63,7 +63,8 @@ fn check(limits: ExchangeLimits, messages: &[(u64, MessageKind, u64, i64)], expe
 #[test]
 fn a_request_that_asks_for_no_response_does_not_wait_for_one() {
     let (mut exchanges, mut emitted) = (Exchanges::new(ExchangeLimits::default()), Emitted::default());
-    let one_way = Message { is_one_way: true, ..message(Request, 1, 10) };
+    let mut one_way = message(Request, 1, 10);
+    one_way.is_one_way = true;
     exchanges.message(1, one_way, &mut emitted.emit()).unwrap();
     assert_eq!(emitted.0, ["1: Request 1 OneWay"]);
     assert!(exchanges.is_empty());

@@ -25,7 +25,7 @@ fields! {
     RETURNED_ROWS: Number = "db.response.returned_rows", "How many rows, documents or entries were returned";
     AFFECTED_ROWS: Number = "db.response.affected_rows", "How many rows or documents were changed";
     TRANSACTION: Text = "db.transaction.state", "After the exchange: `idle`, `in_transaction` or `failed`";
-    ERROR_TYPE: Text = "error.type", "Why the exchange failed: the code of the error, or how it was broken off";
+    ERROR_TYPE: Text = "error.type", "Why the exchange failed: a status of the server or of the call, the code of an error, or how it was broken off";
 }
 
 /// Summarises an exchange. `protocol` is the name that people use.

@@ -40,8 +40,8 @@ fields! {
     RPC_STATUS_MESSAGE: Text = "rpc.response.status_message", "What the status says in words";
     RPC_REQUESTS: Number = "rpc.request.messages", "How many messages the client sent";
     RPC_RESPONSES: Number = "rpc.response.messages", "How many messages the server sent";
-    ERROR_TYPE: Text = "error.type", "Why the exchange failed: a status of the server or of the call, or how \
-                                      it was broken off";
+    ERROR_TYPE: Text = "error.type", "Why the exchange failed: a status of the server or of the call, the code of an \
+        error, or how it was broken off";
     PART_TYPE: Text = "message.event", "The name of a server-sent event";
     PART_COMPRESSED: Text = "message.compressed", "The encoding of a message of a stream that is compressed";
 }

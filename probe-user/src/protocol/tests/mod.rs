@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::event::FieldValue;
 
+pub(crate) mod calls;
 mod frame;
 mod line;
 
