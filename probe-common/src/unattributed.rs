@@ -48,6 +48,12 @@ pub const STAGE_RECEIVED: u64 = 2;
 pub const STAGE_CLEARTEXT: u64 = 3;
 /// [`UnattributedSocket::stage`]: the same, but nobody can decode them. Only userspace sets this.
 pub const STAGE_IGNORED: u64 = 4;
+/// [`UnattributedSocket::stage`]: the same, and their protocol is known. Only userspace sets this.
+pub const STAGE_DECODED: u64 = 5;
+
+/// How many bytes of a connection without TLS are captured while its protocol is not known, in both
+/// directions together. A transfer that nobody can decode would fill the ring before that is noticed.
+pub const UNDECIDED_BYTES: u64 = 8 << 20;
 
 /// TLS data, QUIC or bytes without TLS pass through a socket inside of no call that is probed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

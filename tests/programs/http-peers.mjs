@@ -1,14 +1,18 @@
 // A server and a client of HTTP with node's own modules, each of which logs what it has sent and received; what
 // they do is as in http-peers.py. Arguments: `server` or `client`, and the protocol (`h1` or `h2`). `fetch` is a
-// client with the web's interface, for runtimes that imitate node.
+// client with the web's interface, for runtimes that imitate node. Both speak TLS, unless the environment has
+// CLEARTEXT.
 import fs from 'node:fs';
+import http from 'node:http';
 import http2 from 'node:http2';
 import https from 'node:https';
 import { createRequire } from 'node:module';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const PORT = 8443;
-const ORIGIN = `https://localhost:${PORT}`;
+const CLEARTEXT = process.env.CLEARTEXT !== undefined;
+const web1 = CLEARTEXT ? http : https;
+const ORIGIN = `${CLEARTEXT ? 'http' : 'https'}://localhost:${PORT}`;
 const CONNECTIONS = 3;
 const WORKERS = 8;
 const PIECE = 3000;
@@ -74,7 +78,8 @@ async function serveEvents(request, response) {
 
 function server(protocol, handler) {
   const pem = fs.readFileSync('/server.pem');
-  const create = protocol === 'h2' ? http2.createSecureServer : https.createServer;
+  const create2 = CLEARTEXT ? http2.createServer : http2.createSecureServer;
+  const create = protocol === 'h2' ? create2 : web1.createServer;
   create({ key: pem, cert: pem }, handler).listen(PORT, () => console.log('listening', PORT));
 }
 
@@ -95,10 +100,10 @@ async function run(exchange) {
 }
 
 async function h1() {
-  const agent = new https.Agent({ keepAlive: true, maxSockets: CONNECTIONS });
+  const agent = new web1.Agent({ keepAlive: true, maxSockets: CONNECTIONS });
   await run(({ method, target, chunked }, body) => new Promise((resolve, reject) => {
     const headers = body !== null && !chunked ? { 'content-length': body.length } : {};
-    const request = https.request(ORIGIN + target, { agent, method, headers }, async (response) => {
+    const request = web1.request(ORIGIN + target, { agent, method, headers }, async (response) => {
       let received = 0;
       for await (const data of response) received += data.length;
       resolve({ status: response.statusCode, received });
@@ -144,7 +149,7 @@ const logMessage = (direction, connection, data, isBinary) => console.log(JSON.s
 function websocketServer() {
   const { WebSocketServer } = createRequire('/usr/lib/')('/usr/lib/ws/index.js');
   const pem = fs.readFileSync('/server.pem');
-  const server = https.createServer({ key: pem, cert: pem });
+  const server = web1.createServer({ key: pem, cert: pem });
   // Also short messages are compressed, and refer to those before them.
   new WebSocketServer({ server, perMessageDeflate: { threshold: 0 } }).on('connection', (socket, request) => {
     socket.on('message', (data, isBinary) => {
@@ -161,7 +166,7 @@ const messageOf = (connection, number) => (number % 4 === 3
   : `message ${number} of ${connection}: ` + 'coffee and tea, '.repeat((number * 40) % 700));
 
 async function talk(name) {
-  const socket = new WebSocket(`wss://localhost:${PORT}${name}`);
+  const socket = new WebSocket(`${CLEARTEXT ? 'ws' : 'wss'}://localhost:${PORT}${name}`);
   socket.binaryType = 'arraybuffer';
   await new Promise((resolve, reject) => { socket.onopen = resolve; socket.onerror = reject; });
   for (let number = 0; number < MESSAGES; number += 1) {

@@ -3,6 +3,7 @@
 Arguments: the program, and the protocol (`h1` or `h2`). A client sends the requests of /plan/requests.jsonl, and
 a server does what the target says: `/STATUS/SIZE/KIND/NUMBER`. Halfway through, both wait for the file
 /plan/go: a client with its second half, and a server in the middle of each response of the kind `held`.
+Both speak TLS, unless the environment has CLEARTEXT.
 """
 import asyncio
 import base64
@@ -13,6 +14,8 @@ import ssl
 import sys
 
 PORT = 8443
+CLEARTEXT = "CLEARTEXT" in os.environ
+HTTP, WEBSOCKET = ("http", "ws") if CLEARTEXT else ("https", "wss")
 AUTHORITY = "/etc/ssl/certs/ca-certificates.crt"
 CONNECTIONS, WORKERS = 3, 8
 PIECE = 3000
@@ -49,6 +52,20 @@ async def answer(method, target, send):
     return len(body)
 
 
+def of_server():
+    """The TLS of a server."""
+    if CLEARTEXT:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain("/server.pem")
+    return context
+
+
+def of_client():
+    """The TLS of a client."""
+    return None if CLEARTEXT else ssl.create_default_context(cafile=AUTHORITY)
+
+
 def listening(*_):
     print("listening", PORT, flush=True)
 
@@ -82,7 +99,9 @@ async def serve_hypercorn(protocol):
         log(scope["method"], target, int(status), received, sent)
 
     config = Config()
-    config.bind, config.certfile, config.keyfile = [f"127.0.0.1:{PORT}"], "/server.pem", "/server.pem"
+    config.bind = [f"127.0.0.1:{PORT}"]
+    if not CLEARTEXT:
+        config.certfile, config.keyfile = "/server.pem", "/server.pem"
     config.alpn_protocols = ["h2"] if protocol == "h2" else ["http/1.1"]
     await serve(app, config)
 
@@ -105,13 +124,11 @@ async def serve_aiohttp(_protocol):
         log(request.method, target, int(status), received, sent)
         return response
 
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain("/server.pem")
     app = web.Application(client_max_size=1 << 24)
     app.router.add_route("*", "/{rest:.*}", handle)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", PORT, ssl_context=context).start()
+    await web.TCPSite(runner, "127.0.0.1", PORT, ssl_context=of_server()).start()
     listening()
     await asyncio.Event().wait()
 
@@ -153,9 +170,9 @@ async def ask_httpx(protocol):
     import httpx
 
     limits = httpx.Limits(max_connections=CONNECTIONS)
-    context = ssl.create_default_context(cafile=AUTHORITY)
+    context = of_client() or True
     h2 = protocol == "h2"
-    base = f"https://localhost:{PORT}"
+    base = f"{HTTP}://localhost:{PORT}"
     async with httpx.AsyncClient(http1=not h2, http2=h2, verify=context, limits=limits, timeout=60) as client:
 
         async def exchange(method, target, body):
@@ -169,12 +186,11 @@ async def ask_httpx(protocol):
 async def ask_aiohttp(_protocol):
     import aiohttp
 
-    context = ssl.create_default_context(cafile=AUTHORITY)
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=context)
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=of_client() or True)
     async with aiohttp.ClientSession(connector=connector) as session:
 
         async def exchange(method, target, body):
-            async with session.request(method, f"https://localhost:{PORT}{target}", data=body) as response:
+            async with session.request(method, f"{HTTP}://localhost:{PORT}{target}", data=body) as response:
                 return response.status, len(await response.read())
 
         await run(exchange)
@@ -198,9 +214,7 @@ async def serve_websockets(_protocol):
             await connection.send(message)
             log_message("transmit", number, message)
 
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain("/server.pem")
-    async with serve(echo, "127.0.0.1", PORT, ssl=context):
+    async with serve(echo, "127.0.0.1", PORT, ssl=of_server()):
         await asyncio.Event().wait()
 
 
@@ -214,10 +228,8 @@ def message_of(connection, number):
 async def ask_websockets(_protocol):
     from websockets.asyncio.client import connect
 
-    context = ssl.create_default_context(cafile=AUTHORITY)
-
     async def talk(name):
-        async with connect(f"wss://localhost:{PORT}{name}", ssl=context) as connection:
+        async with connect(f"{WEBSOCKET}://localhost:{PORT}{name}", ssl=of_client()) as connection:
             for number in range(MESSAGES):
                 if number == MESSAGES // 2:
                     print("halfway", flush=True)
@@ -256,24 +268,21 @@ async def serve_events(_protocol):
         await response.write_eof()
         return response
 
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain("/server.pem")
     app = web.Application()
     app.router.add_get("/{rest:.*}", handle)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", PORT, ssl_context=context).start()
+    await web.TCPSite(runner, "127.0.0.1", PORT, ssl_context=of_server()).start()
     await asyncio.Event().wait()
 
 
 async def ask_events(_protocol):
     import httpx
 
-    context = ssl.create_default_context(cafile=AUTHORITY)
-    async with httpx.AsyncClient(verify=context, timeout=60) as client:
+    async with httpx.AsyncClient(verify=of_client() or True, timeout=60) as client:
 
         async def listen(name):
-            async with client.stream("GET", f"https://localhost:{PORT}{name}") as response:
+            async with client.stream("GET", f"{HTTP}://localhost:{PORT}{name}") as response:
                 async for _ in response.aiter_bytes():
                     pass
 

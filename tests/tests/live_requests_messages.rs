@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use base64_simd::STANDARD;
-use ctrace_tests::third_party::http::PlanDirectory;
+use ctrace_tests::third_party::http::{PlanDirectory, Transport};
 use ctrace_tests::third_party::{HTTP, Pair, PairSetup};
 use ctrace_tests::{RunningTrace, TestContainer};
 use serde::Deserialize;
@@ -93,12 +93,15 @@ struct Case {
     label: &'static str,
     server: &'static [&'static str],
     client: &'static [&'static str],
+    transport: Transport,
     least_joined: usize,
 }
 
-fn start(label: &str, server: &[&str], directory: &PlanDirectory) -> Result<Pair> {
+const BASE: Case = Case { label: "", server: &[], client: &[], transport: Transport::Tls, least_joined: 60 };
+
+fn start(label: &str, transport: Transport, server: &[&str], directory: &PlanDirectory) -> Result<Pair> {
     let volume = directory.volume();
-    let options = [volume.as_str()];
+    let options = [&[volume.as_str()], transport.options()].concat();
     let pair = Pair::start(&PairSetup { release: &HTTP, label, options: &options, server, mapped: &MAPPED })?;
     pair.wait_for_port(PORT)?;
     Ok(pair)
@@ -109,7 +112,7 @@ fn check_websocket(case: &Case) -> Result<()> {
     directory.go()?;
     let server = [case.server, &["websockets-server", "h1"]].concat();
     let client = [case.client, &["websockets", "h1"]].concat();
-    let pair = start(case.label, &server, &directory)?;
+    let pair = start(case.label, case.transport, &server, &directory)?;
     let ctrace = pair.trace(&TRACE)?;
     let of_client = logged(&pair.client.exec(&client)?)?;
     let lines = 2 * CONNECTIONS * MESSAGES;
@@ -191,17 +194,23 @@ fn shown(messages: &[Seen]) -> String {
 
 #[test]
 fn websockets_of_python() -> Result<()> {
-    check_websocket(&Case { label: "ws-python", server: &PYTHON, client: &PYTHON, least_joined: 60 })
+    check_websocket(&Case { label: "ws-python", server: &PYTHON, client: &PYTHON, ..BASE })
 }
 
 #[test]
 fn websockets_of_node() -> Result<()> {
-    check_websocket(&Case { label: "ws-node", server: &NODE, client: &NODE, least_joined: 30 })
+    check_websocket(&Case { label: "ws-node", server: &NODE, client: &NODE, least_joined: 30, ..BASE })
 }
 
 #[test]
 fn websockets_of_python_and_node() -> Result<()> {
-    check_websocket(&Case { label: "ws-python-node", server: &PYTHON, client: &NODE, least_joined: 60 })
+    check_websocket(&Case { label: "ws-python-node", server: &PYTHON, client: &NODE, ..BASE })
+}
+
+#[test]
+fn websockets_without_tls() -> Result<()> {
+    let case = Case { label: "ws-tcp", server: &PYTHON, client: &PYTHON, ..BASE };
+    check_websocket(&Case { transport: Transport::Tcp, ..case })
 }
 
 /// An event, as a server logs it, and as it is captured.
@@ -233,10 +242,10 @@ const HTTPX: &[&str] = &[PYTHON[0], PYTHON[1], "events", "h1"];
 const CURL: &[&str] =
     &["/usr/bin/curl", "-sSZN", "--http2", "-o", "/dev/null", "https://localhost:8443/events/[0-2]"];
 
-fn check_events(label: &str, server: &[&str], client: &[&str]) -> Result<()> {
+fn check_events(label: &str, transport: Transport, server: &[&str], client: &[&str]) -> Result<()> {
     let directory = PlanDirectory::new(&[])?;
     directory.go()?;
-    let pair = start(label, server, &directory)?;
+    let pair = start(label, transport, server, &directory)?;
     let all = CONNECTIONS * EVENTS;
     let log = |count: usize| -> Result<Vec<Event>> {
         let text = pair.server_lines("{\"event\"", count)?;
@@ -274,15 +283,26 @@ fn check_events(label: &str, server: &[&str], client: &[&str]) -> Result<()> {
 
 #[test]
 fn server_sent_events() -> Result<()> {
-    check_events("events", &[PYTHON.as_slice(), &["events-server", "h1"]].concat(), HTTPX)
+    check_events("events", Transport::Tls, &[PYTHON.as_slice(), &["events-server", "h1"]].concat(), HTTPX)
+}
+
+#[test]
+fn server_sent_events_without_tls() -> Result<()> {
+    let server = [PYTHON.as_slice(), &["events-server", "h1"]].concat();
+    check_events("events-tcp", Transport::Tcp, &server, HTTPX)
 }
 
 #[test]
 fn server_sent_events_of_node() -> Result<()> {
-    check_events("events-node", &[NODE.as_slice(), &["events-server", "h1"]].concat(), HTTPX)
+    check_events("events-node", Transport::Tls, &[NODE.as_slice(), &["events-server", "h1"]].concat(), HTTPX)
 }
 
 #[test]
 fn server_sent_events_of_node_by_http_2() -> Result<()> {
-    check_events("events-node-h2", &[NODE.as_slice(), &["events-server", "h2"]].concat(), CURL)
+    check_events(
+        "events-node-h2",
+        Transport::Tls,
+        &[NODE.as_slice(), &["events-server", "h2"]].concat(),
+        CURL,
+    )
 }

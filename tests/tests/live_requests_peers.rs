@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::third_party::client::Start;
 use ctrace_tests::third_party::http::{
     CapturedExchange, CurlRun, Gate, LOG, LoggedExchange, PORT, PeerCase, PlanDirectory, PlannedRequest,
-    REQUESTS, TRACE, captured, check_equal, check_joined, check_peers, check_same, files_plan, logged,
+    REQUESTS, TRACE, Transport, captured, check_equal, check_joined, check_peers, check_same, files_plan,
+    logged,
 };
 use ctrace_tests::third_party::{HTTP, Pair, PairSetup};
 use ctrace_tests::{RunningTrace, wait_until};
@@ -53,6 +54,7 @@ const BASE: PeerCase = PeerCase {
     mapped: &MAPPED,
     protocol: "h1",
     client_start: Start::Seen,
+    transport: Transport::Tls,
     least_complete: 0,
 };
 
@@ -85,6 +87,31 @@ fn go() -> Result<()> {
 #[test]
 fn go_and_node() -> Result<()> {
     check_both(&PeerCase { label: "go-node", server: GO_SERVER, client: NODE, ..BASE })
+}
+
+/// Without TLS. HTTP/2 begins at once, as both know that the other speaks it.
+#[test]
+fn hypercorn_and_httpx_without_tls() -> Result<()> {
+    let case = PeerCase { label: "hypercorn", server: HYPERCORN, client: HTTPX, ..BASE };
+    check_both(&PeerCase { transport: Transport::Tcp, ..case })
+}
+
+#[test]
+fn aiohttp_without_tls() -> Result<()> {
+    let case = PeerCase { label: "aiohttp", server: AIOHTTP_SERVER, client: AIOHTTP, ..BASE };
+    check_peers(&PeerCase { transport: Transport::Tcp, ..case })
+}
+
+#[test]
+fn node_without_tls() -> Result<()> {
+    let case = PeerCase { label: "node", server: NODE_SERVER, client: NODE, ..BASE };
+    check_both(&PeerCase { transport: Transport::Tcp, ..case })
+}
+
+#[test]
+fn go_without_tls() -> Result<()> {
+    let case = PeerCase { label: "go", server: GO_SERVER, client: GO, ..BASE };
+    check_peers(&PeerCase { transport: Transport::Tcp, ..case })
 }
 
 #[test]

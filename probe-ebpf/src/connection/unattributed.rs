@@ -7,9 +7,9 @@
 
 use probe_common::{
     CLIENT_HELLO, ConnectionState, FLAG_FROM_START, IoDirection, KIND_UNATTRIBUTED, RecordHeader,
-    STAGE_CLEARTEXT, STAGE_HELLO, STAGE_IGNORED, STAGE_RECEIVED, STAGE_RECORDS, UNATTRIBUTED_CLEARTEXT,
-    UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TLS, UNATTRIBUTED_TRANSFERS, UnattributedRecord,
-    UnattributedSocket, is_quic_initial,
+    STAGE_CLEARTEXT, STAGE_DECODED, STAGE_HELLO, STAGE_IGNORED, STAGE_RECEIVED, STAGE_RECORDS,
+    UNATTRIBUTED_CLEARTEXT, UNATTRIBUTED_QUIC, UNATTRIBUTED_SENT, UNATTRIBUTED_TLS, UNATTRIBUTED_TRANSFERS,
+    UnattributedRecord, UnattributedSocket, is_quic_initial,
 };
 
 use super::{hello::SocketTransfer, socket_address};
@@ -49,7 +49,7 @@ pub fn on_transfer(current: Current, transfer: &SocketTransfer, hello: u8) -> Op
     let header = transfer.header();
     match UNATTRIBUTED.get_ptr_mut(transfer.sock).map(mem::own) {
         Some(state) if state.socket == transfer.socket && is_cleartext(transfer, hello, state) => {
-            if state.stage == STAGE_CLEARTEXT {
+            if cleartext::is_captured(state) {
                 cleartext::transferred(transfer);
             }
             Some(())
@@ -81,19 +81,19 @@ pub fn on_transfer(current: Current, transfer: &SocketTransfer, hello: u8) -> Op
 #[inline(always)]
 fn is_cleartext(transfer: &SocketTransfer, hello: u8, state: &UnattributedSocket) -> bool {
     const HEADER: u64 = size_of::<RecordHeader>() as u64;
-    if !cleartext::enabled() || state.stage != STAGE_CLEARTEXT && state.stage != STAGE_IGNORED {
+    if !cleartext::enabled() || !cleartext::is_captured(state) && state.stage != STAGE_IGNORED {
         return false;
     }
     let header = transfer.header();
-    let is_from_start = state.connection.flags & u64::from(FLAG_FROM_START) != 0;
+    let is_certain = state.stage == STAGE_DECODED || state.connection.flags & u64::from(FLAG_FROM_START) != 0;
     let is_record = transfer.bytes == HEADER || transfer.bytes == HEADER + u64::from(header.length());
-    hello != CLIENT_HELLO && (is_from_start || !header.is_valid() || !is_record)
+    hello != CLIENT_HELLO && (is_certain || !header.is_valid() || !is_record)
 }
 
 /// Counts records of TLS from a ClientHello on. Once there were enough, that is reported, once.
 #[inline(always)]
 fn on_records(current: Current, transfer: &SocketTransfer, hello: u8, state: &mut UnattributedSocket) {
-    if state.stage == STAGE_CLEARTEXT || state.stage == STAGE_IGNORED {
+    if cleartext::is_captured(state) || state.stage == STAGE_IGNORED {
         cleartext::end(state);
         report(current, transfer, UNATTRIBUTED_TLS, 0);
     }

@@ -6,7 +6,8 @@
 use probe_common::{
     CALL_BYTES, Call, ConnectionKey, ConnectionState, END_SOCKET_CLOSED, FLAG_FROM_START, FLAG_TRANSMIT,
     Header, IoDirection, KIND_CALL, KIND_CONNECTION_CLOSE, KIND_SOCKET, NO_SITE, SOCKET_CLEARTEXT,
-    SOCKET_FROM_START, STAGE_CLEARTEXT, STAGE_IGNORED, SYSTEM_CALL_SITES, UnattributedSocket,
+    SOCKET_FROM_START, STAGE_CLEARTEXT, STAGE_DECODED, STAGE_IGNORED, SYSTEM_CALL_SITES, UNDECIDED_BYTES,
+    UnattributedSocket,
 };
 
 use super::{call, iovec};
@@ -19,10 +20,19 @@ use crate::{
     mem::{self, Place},
 };
 
+/// The most pieces of one system call that are captured. Node.js sends three for each chunk of a body.
+const PIECES: u64 = 128;
+
 /// Whether such bytes are wanted.
 #[inline(always)]
 pub fn enabled() -> bool {
     mem::constant(&CLEARTEXT) != 0
+}
+
+/// Whether the bytes of a socket are captured.
+#[inline(always)]
+pub fn is_captured(state: &UnattributedSocket) -> bool {
+    state.stage == STAGE_CLEARTEXT || state.stage == STAGE_DECODED
 }
 
 /// Reports bytes that a system call has transferred through a socket of the map `UNATTRIBUTED`.
@@ -54,6 +64,7 @@ extern "C" fn emit_transfer(sock: u64, bytes: u64, address: u64, pieces: u64, nu
     let stream_offset = mem::fetch_add(stream, bytes);
     let header = emit::header(KIND_CALL, Current::any());
     let max = mem::constant(&MAX_BYTES).min(CALL_BYTES);
+    let is_over = stream_offset > UNDECIDED_BYTES && state.stage == STAGE_CLEARTEXT;
     let wanted = if bytes > max.into() { max } else { bytes as u32 };
     let call = Call {
         header,
@@ -65,15 +76,15 @@ extern "C" fn emit_transfer(sock: u64, bytes: u64, address: u64, pieces: u64, nu
         caller: 0,
         site,
         flags: flag | connection.flags as u32,
-        captured: if address == 0 { 0 } else { wanted },
+        captured: if address == 0 || is_over { 0 } else { wanted },
         offset: 0,
         chunk: 0,
         reserved: 0,
     };
-    if pieces == 0 {
+    if pieces == 0 || is_over {
         call::payload(call, address);
     } else if let Some(room) = TRANSFER.get_ptr_mut(0) {
-        iovec::emit_pieces(call, address, 0, pieces, room);
+        iovec::emit_pieces::<PIECES>(call, (address, pieces), 0, room);
     }
     0
 }
@@ -136,7 +147,7 @@ pub fn end(state: &mut UnattributedSocket) {
 #[inline(always)]
 pub fn peer_closed(sock: u64) -> Option<()> {
     let state = mem::own(UNATTRIBUTED.get_ptr_mut(sock)?);
-    if state.stage == STAGE_CLEARTEXT && socket_address::is_unix(sock) {
+    if is_captured(state) && socket_address::is_unix(sock) {
         end(state);
     }
     Some(())
@@ -146,7 +157,7 @@ pub fn peer_closed(sock: u64) -> Option<()> {
 #[inline(always)]
 pub fn socket_closed(sock: u64) -> Option<()> {
     let state = mem::own(UNATTRIBUTED.get_ptr_mut(sock)?);
-    if state.stage == STAGE_CLEARTEXT || state.stage == STAGE_IGNORED {
+    if is_captured(state) || state.stage == STAGE_IGNORED {
         end(state);
     }
     UNATTRIBUTED.remove(sock).ok();

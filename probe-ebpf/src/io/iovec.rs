@@ -96,22 +96,27 @@ fn report(current: Current, frame: &Frame, program: u32, length: u64, caller: u6
         return None;
     }
     let room = &raw mut mem::own(CALLS.get_ptr_mut(current.id)?).arguments;
-    emit_pieces(call, frame.buffer, frame.length, PIECES, room);
+    emit_pieces::<PIECES>(call, (frame.buffer, PIECES), frame.length, room);
     Some(())
 }
 
-/// Emits the bytes in the pieces of a list, of which `skip` bytes are left out. `room` is in the value of a
-/// map that nobody else uses meanwhile.
+/// Emits the bytes in the pieces of a list, at most `MOST` of them. The list is an address and a length.
+/// `skip` bytes are left out. `room` is in the value of a map that nobody else uses meanwhile.
 #[inline(always)]
-pub fn emit_pieces(mut call: Call, list: u64, skip: u64, pieces: u64, room: *mut [u64; 8]) {
+pub fn emit_pieces<const MOST: u64>(
+    mut call: Call,
+    (list, pieces): (u64, u64),
+    skip: u64,
+    room: *mut [u64; 8],
+) {
     call.captured = call.captured.min(GATHERED_BYTES);
     let state = State(room);
     state.set(State::INDEX, 0);
     state.set(State::LEFT, 0);
     state.set(State::OFFSET, 0);
     state.set(State::SKIP, skip);
-    state.set(State::CAPTURED, within_reach(list, skip, pieces, call.captured));
-    emit_all(call, list, state);
+    state.set(State::CAPTURED, within_reach::<MOST>(list, skip, pieces, call.captured));
+    emit_all::<MOST>(call, list, state);
 }
 
 /// The address and the length of a piece.
@@ -125,11 +130,11 @@ fn piece(list: u64, index: u64) -> Option<(u64, u64)> {
 
 /// The number of bytes in the pieces that are read, at most `wanted`.
 #[inline(always)]
-fn within_reach(list: u64, skip: u64, pieces: u64, wanted: u32) -> u64 {
+fn within_reach<const MOST: u64>(list: u64, skip: u64, pieces: u64, wanted: u32) -> u64 {
     let end = skip.saturating_add(wanted.into());
     let mut there: u64 = 0;
     let mut index = 0;
-    while index < PIECES {
+    while index < MOST {
         if there >= end {
             return wanted.into();
         }
@@ -193,12 +198,12 @@ impl State {
 }
 
 #[inline(always)]
-fn emit_all(mut call: Call, list: u64, state: State) {
+fn emit_all<const MOST: u64>(mut call: Call, list: u64, state: State) {
     const CHUNK: u64 = CHUNK_BYTES as u64;
     call.captured = state.get(State::CAPTURED) as u32;
     let mut round = 0;
     // Enough iterations for each piece and each chunk.
-    while round < PIECES + u64::from(GATHERED_BYTES) / CHUNK {
+    while round < MOST + u64::from(GATHERED_BYTES) / CHUNK {
         round += 1;
         if state.get(State::LEFT) == 0 && call.captured != 0 && state.next(list).is_none() {
             break;

@@ -453,8 +453,8 @@ impl<'a> EventLoop<'a> {
             self.emit_missed()?;
             self.pipeline.flush()?;
         }
-        for (sock, socket) in self.pipeline.take_unwanted() {
-            self.session.ignore(sock, socket);
+        for (socket, verdict) in self.pipeline.take_verdicts() {
+            self.session.judge(socket, verdict);
         }
         let events = std::mem::take(&mut self.control);
         self.note_counts(now, &events)?;

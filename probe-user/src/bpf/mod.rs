@@ -12,11 +12,12 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use probe_common::{
     ConnectionKey, ConnectionState, CountKey, Frame, GoCall, Loss, LossCount, OpenCall, STAGE_CLEARTEXT,
-    STAGE_IGNORED, THREAD_IN, UnattributedSocket,
+    STAGE_DECODED, STAGE_IGNORED, THREAD_IN, UnattributedSocket,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
+use crate::event::Verdict;
 use crate::pipeline::Counter;
 use crate::plan::program_set::{ProgramFamily, ProgramSet};
 use crate::scope::{Scope, ScopeChange};
@@ -453,14 +454,17 @@ impl Session {
         }
     }
 
-    /// Captures no more bytes of a socket without TLS, by its address and its number.
-    pub fn ignore(&mut self, sock: u64, number: u64) {
+    /// Captures all bytes of a socket without TLS from now on, or none, by its address and its number.
+    pub fn judge(&mut self, (sock, number): (u64, u64), verdict: Verdict) {
         const ONLY_IF_THERE: u64 = 2; // BPF_EXIST
         if let Ok(PodCompat(mut socket)) = self.sockets.get(&sock, 0)
             && socket.socket == number
             && socket.stage == STAGE_CLEARTEXT
         {
-            socket.stage = STAGE_IGNORED;
+            socket.stage = match verdict {
+                Verdict::Wanted => STAGE_DECODED,
+                Verdict::Unwanted => STAGE_IGNORED,
+            };
             // If the entry is gone meanwhile, that is fine.
             let _ = self.sockets.insert(sock, PodCompat(socket), ONLY_IF_THERE);
         }

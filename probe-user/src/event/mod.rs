@@ -211,6 +211,15 @@ impl RecordKind {
     ];
 }
 
+/// Whether the bytes of a connection are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All of them: its protocol is known.
+    Wanted,
+    /// No more of them: nobody can decode them.
+    Unwanted,
+}
+
 /// Where records go.
 pub trait Output: fmt::Debug + Send {
     /// Writes a record. If nobody reads the output any more, the error is [`io::ErrorKind::BrokenPipe`].
@@ -228,8 +237,8 @@ pub trait Output: fmt::Debug + Send {
         Ok(())
     }
 
-    /// The connections of which it wants no more bytes, by id, each once.
-    fn take_unwanted(&mut self) -> Vec<u64> {
+    /// The connections of which it has found out whether it wants their bytes, by id.
+    fn take_verdicts(&mut self) -> Vec<(u64, Verdict)> {
         Vec::new()
     }
 

@@ -23,7 +23,7 @@ use crate::decode::{DataRecord, FunctionRecord, TaskRecord};
 use crate::event::Output;
 use crate::event::{
     Body, Cleartext, CloseReason, Context, Direction, Harmed, Library, Lost, Missed, Plaintext,
-    ProcessContext, Record, StopReason, Summary, UnknownTls, UnknownTlsProtocol,
+    ProcessContext, Record, StopReason, Summary, UnknownTls, UnknownTlsProtocol, Verdict,
 };
 use crate::plan::ProcessCode;
 use crate::plan::capture::Capture;
@@ -400,12 +400,13 @@ impl Pipeline {
         self.cleartext.take_new(now)
     }
 
-    /// The sockets of which no more bytes are wanted, because nobody can decode them: address and number of
-    /// each.
-    pub fn take_unwanted(&mut self) -> Vec<(u64, u64)> {
-        let unwanted = self.report.sink.take_unwanted();
-        let socket = |connection| self.report.connections.cleartext_socket(connection);
-        unwanted.into_iter().filter_map(socket).collect()
+    /// The sockets without TLS of which the sink has found out whether it wants their bytes: address and number
+    /// of each.
+    pub fn take_verdicts(&mut self) -> Vec<((u64, u64), Verdict)> {
+        let verdicts = self.report.sink.take_verdicts();
+        let connections = &self.report.connections;
+        let of_socket = |(connection, verdict)| Some((connections.cleartext_socket(connection)?, verdict));
+        verdicts.into_iter().filter_map(of_socket).collect()
     }
 
     /// Records that an object of a process was attached to late, which explains calls that were not seen.

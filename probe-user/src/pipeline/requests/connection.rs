@@ -19,9 +19,9 @@ const MAX_NUMBERED: usize = 1024;
 /// Whether more bytes of a connection are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interest {
-    Wanted,
-    /// None are, and that was said.
-    GivenUp,
+    Undecided,
+    /// This is, or none are, and that was said.
+    Decided,
 }
 
 /// A connection whose bytes are decoded.
@@ -69,7 +69,7 @@ impl RequestConnection {
             conversation: Conversation::new(protocols, hints),
             held: 0,
             bytes: 0,
-            interest: Interest::Wanted,
+            interest: Interest::Undecided,
             numbers: BTreeMap::new(),
         };
         new.update(context);

@@ -21,7 +21,7 @@ use super::exchange::{Exchange, ExchangeLimits, Exchanges};
 use super::stream::{Piece, StreamLimits, StreamPart, Streams};
 use crate::event::{
     Body, Context, Direction, Output, Record, Redaction, RequestCounts, RequestKey, Summary, Traffic,
-    UnpairedReason,
+    UnpairedReason, Verdict,
 };
 use crate::protocol::content::Schema;
 use crate::protocol::{Message, Messages, Protocol};
@@ -102,8 +102,8 @@ struct Decoding {
     connections: LruCache<u64, RequestConnection>,
     /// The bytes that all connections hold.
     held: usize,
-    /// Those of which no more bytes are wanted.
-    unwanted: Vec<u64>,
+    /// Of which it was found out whether their bytes are wanted.
+    verdicts: Vec<(u64, Verdict)>,
     /// Messages that were decoded and are about to be paired.
     messages: Messages,
     exchanges: Exchanges,
@@ -141,7 +141,7 @@ impl Requests {
             limits,
             connections: LruCache::sparse(limits.connections),
             held: 0,
-            unwanted: Vec::new(),
+            verdicts: Vec::new(),
             messages: Messages::new(settings.body.unwrap_or(0)),
             exchanges: Exchanges::new(limits.exchanges),
             chosen: ChosenRequests {
@@ -183,11 +183,11 @@ impl Requests {
         }
         let is_decoded = |state: &RequestConnection| state.conversation.protocol().is_some();
         let decoding = &mut self.decoding;
+        decoding.judge(connection);
         if decoding.chosen.settings.unknown && !decoding.connections.peek(&connection).is_some_and(is_decoded)
         {
             return decoding.chosen.output.write(record);
         }
-        decoding.judge(connection);
         Ok(())
     }
 
@@ -266,8 +266,8 @@ impl Output for Requests {
         self.pass(now)
     }
 
-    fn take_unwanted(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.decoding.unwanted)
+    fn take_verdicts(&mut self) -> Vec<(u64, Verdict)> {
+        std::mem::take(&mut self.decoding.verdicts)
     }
 
     fn is_complete(&self) -> bool {
@@ -303,17 +303,21 @@ impl Decoding {
         true
     }
 
-    /// Gives a connection up whose protocol is not known after so many bytes, unless all bytes are shown.
+    /// Finds out whether more bytes of a connection are wanted, once.
     fn judge(&mut self, connection: u64) {
         let Some(state) = self.connections.peek_mut(&connection) else { return };
-        let is_lost = state.conversation.protocol().is_none()
-            && (state.conversation.is_unknown() || state.bytes > UNDECIDED);
-        if is_lost
-            && !self.chosen.settings.unknown
-            && std::mem::replace(&mut state.interest, Interest::GivenUp) == Interest::Wanted
-        {
-            self.unwanted.push(connection);
+        if state.interest == Interest::Decided {
+            return;
         }
+        let is_lost = state.conversation.is_unknown() || state.bytes > UNDECIDED;
+        let verdict = match state.conversation.protocol() {
+            Some(_) => Verdict::Wanted,
+            None if self.chosen.settings.unknown => Verdict::Wanted,
+            None if is_lost => Verdict::Unwanted,
+            None => return,
+        };
+        state.interest = Interest::Decided;
+        self.verdicts.push((connection, verdict));
     }
 
     /// Counts a call whose place is not known.

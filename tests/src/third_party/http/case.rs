@@ -6,6 +6,7 @@ use super::{
     CapturedExchange, JoinedExchanges, LoggedExchange, PlanDirectory, captured, check_equal, check_joined,
     logged, plan,
 };
+use crate::Ctrace;
 use crate::program;
 use crate::third_party::client::Start;
 use crate::third_party::{Pair, PairSetup, Release};
@@ -40,11 +41,37 @@ pub struct PeerCase {
     pub protocol: &'static str,
     /// Whether the client's connections are seen from their start.
     pub client_start: Start,
+    /// Whether both have TLS.
+    pub transport: Transport,
     /// How many of the exchanges since the attach are known completely at each end, in percent.
     pub least_complete: usize,
 }
 
+/// What HTTP is carried by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TLS over TCP. What has no TLS is not traced.
+    Tls,
+    /// TCP.
+    Tcp,
+}
+
+impl Transport {
+    /// What the programs of the tests are told by, as options of `docker run`.
+    pub fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Tls => &[],
+            Self::Tcp => &["--env=CLEARTEXT=1"],
+        }
+    }
+}
+
 impl PeerCase {
+    fn trace(&self, pair: &Pair) -> Result<Ctrace> {
+        let is_wanted = |argument: &&str| self.transport == Transport::Tls || *argument != "--no-cleartext";
+        pair.trace(&TRACE.into_iter().filter(is_wanted).collect::<Vec<_>>())
+    }
+
     fn version(&self) -> &'static str {
         if self.protocol == "h2" { "2" } else { "1.1" }
     }
@@ -56,8 +83,9 @@ impl PeerCase {
     fn start(&self, directory: &PlanDirectory) -> Result<Pair> {
         let pair = format!("--volume={}:/http-pair:ro", program("http-pair")?.display());
         let volumes = [directory.volume(), pair];
-        let options = [volumes.each_ref().map(String::as_str).as_slice(), self.environment].concat();
-        let label = format!("{}-{}", self.label, self.protocol);
+        let volumes = volumes.each_ref().map(String::as_str);
+        let options = [volumes.as_slice(), self.environment, self.transport.options()].concat();
+        let label = format!("{}-{}-{:?}", self.label, self.protocol, self.transport).to_lowercase();
         let server = [self.server, &[self.protocol]].concat();
         let pair = Pair::start(&PairSetup {
             release: self.release,
@@ -81,7 +109,7 @@ pub fn check_peers(case: &PeerCase) -> Result<()> {
 }
 
 fn from_the_first_byte(case: &PeerCase, pair: &Pair) -> Result<()> {
-    let ctrace = pair.trace(&TRACE)?;
+    let ctrace = case.trace(pair)?;
     let client = logged(&pair.client.exec(&case.client())?)?;
     let server = logged(&pair.server_lines(LOG, REQUESTS)?)?;
     let trace = ctrace.finish()?;
@@ -111,7 +139,7 @@ fn joined(case: &PeerCase, pair: &Pair, directory: &PlanDirectory) -> Result<()>
     let mut running = pair.start_client(&case.client())?;
     running.wait_for_lines(BEFORE)?;
     pair.server_lines("held", held + 2)?;
-    let ctrace = pair.trace(&TRACE)?;
+    let ctrace = case.trace(pair)?;
     directory.go()?;
     let client = logged(&running.finish()?)?;
     let server = logged(&pair.server_lines(LOG, 2 * REQUESTS)?)?;
