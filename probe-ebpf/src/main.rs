@@ -21,10 +21,8 @@ mod scope;
 mod uprobe;
 
 use aya_ebpf::{
-    macros::{fentry, fexit, raw_tracepoint, tracepoint, uprobe, uretprobe},
-    programs::{
-        FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext,
-    },
+    macros::{fexit, raw_tracepoint, tracepoint, uprobe, uretprobe},
+    programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
 };
 
 use connection::{lifecycle, socket};
@@ -174,9 +172,21 @@ programs! {
     RawTracePointContext {
         socket_closed => lifecycle::socket_closed;
     }
-    #[fentry(function = "security_socket_sendmsg")]
-    FEntryContext {
-        socket_sends => socket::on_sendmsg;
+    #[fexit(function = "inet_sendmsg")]
+    FExitContext {
+        inet_sent => socket::on_sendmsg;
+    }
+    #[fexit(function = "inet6_sendmsg")]
+    FExitContext {
+        inet6_sent => socket::on_sendmsg;
+    }
+    #[fexit(function = "unix_stream_sendmsg")]
+    FExitContext {
+        unix_sent => socket::on_sendmsg;
+    }
+    #[fexit(function = "inet_sendpage")]
+    FExitContext {
+        inet_sent_page => socket::on_sendpage;
     }
     #[fexit(function = "inet_recvmsg")]
     FExitContext {

@@ -4,7 +4,7 @@
 //! The addresses are read while the kernel uses the socket, because a descriptor that is looked up later may
 //! already be another socket. What is not certain is marked ([`SOCKET_GUESSED`]), or not reported.
 
-use aya_ebpf::programs::{FEntryContext, FExitContext, RawTracePointContext};
+use aya_ebpf::programs::{FExitContext, RawTracePointContext};
 use probe_common::{
     CLIENT_HELLO, CallShape, ConnectionKey, ConnectionState, FLAG_FROM_START, IoDirection, KIND_SOCKET,
     NO_SITE, OpenCall, RecordHeader, SERVER_HELLO, SOCKET_CLIENT, SOCKET_CONFIRMED, SOCKET_ESTABLISHED,
@@ -46,11 +46,18 @@ pub fn received(ctx: &RawTracePointContext) -> Option<()> {
     on_transfer(ctx.arg(0), IoDirection::Receive, ctx.arg(1), ctx.arg(2))
 }
 
-/// For kernels before 6.3, which lack these tracepoints: `security_socket_sendmsg(struct socket *, struct
-/// msghdr *, int size)`, which every way of sending passes through.
+/// For kernels before 6.3, which lack these tracepoints: the return of a protocol's `int sendmsg(struct
+/// socket *, struct msghdr *, size_t)`.
 #[inline(always)]
-pub fn on_sendmsg(ctx: &FEntryContext) -> Option<()> {
-    on_transfer(sock(ctx.arg(0))?, IoDirection::Transmit, ctx.arg(2), 0)
+pub fn on_sendmsg(ctx: &FExitContext) -> Option<()> {
+    on_transfer(sock(ctx.arg(0))?, IoDirection::Transmit, ctx.arg(3), 0)
+}
+
+/// For the same kernels: the return of `ssize_t inet_sendpage(struct socket *, struct page *, int, size_t,
+/// int flags)`, by which they send files.
+#[inline(always)]
+pub fn on_sendpage(ctx: &FExitContext) -> Option<()> {
+    on_transfer(sock(ctx.arg(0))?, IoDirection::Transmit, ctx.arg(5), 0)
 }
 
 /// For the same kernels: the return of a protocol's `int recvmsg(struct socket *, struct msghdr *, size_t,

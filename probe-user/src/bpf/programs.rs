@@ -36,8 +36,6 @@ pub(super) enum AttachPoint {
     Tracepoint { category: &'static str, events: &'static [&'static str] },
     /// At a tracepoint, with the arguments of the tracepoint itself instead of a formatted record.
     RawTracepoint(&'static str),
-    /// At the entry of a kernel function.
-    FunctionEntry(&'static str),
     /// At the return of a kernel function.
     FunctionExit(&'static str),
 }
@@ -56,9 +54,7 @@ pub(super) enum LoadTime {
     OnDemand,
 }
 
-use AttachPoint::{
-    Exits, FunctionEntry, FunctionExit, RawTracepoint, Session, Tracepoint, Uprobe, Uretprobe,
-};
+use AttachPoint::{Exits, FunctionExit, RawTracepoint, Session, Tracepoint, Uprobe, Uretprobe};
 use LoadTime::{AtStart, InBackground, OnDemand};
 
 const fn program(
@@ -75,7 +71,7 @@ const fn tracepoint(category: &'static str, events: &'static [&'static str]) -> 
 }
 
 /// Programs of one family are attached in this order.
-pub(super) const PROGRAMS: [BpfProgram; 56] = [
+pub(super) const PROGRAMS: [BpfProgram; 59] = [
     // These consume what an entry program leaves behind, so they are attached before any entry.
     program("call_leave", Tls, AtStart, Exits(&[Io])),
     program("open_leave", Tls, AtStart, Exits(&[Open])),
@@ -143,11 +139,14 @@ pub(super) const PROGRAMS: [BpfProgram; 56] = [
     // These two tracepoints exist since Linux 6.3.
     program("socket_sent", Sockets, AtStart, RawTracepoint("sock_send_length")),
     program("socket_received", Sockets, AtStart, RawTracepoint("sock_recv_length")),
-    // For older kernels: where sending begins for all protocols, and where receiving returns for each.
-    program("socket_sends", Sockets, OnDemand, FunctionEntry("security_socket_sendmsg")),
+    // For older kernels: where sending and receiving return for each protocol.
+    program("inet_sent", Sockets, OnDemand, FunctionExit("inet_sendmsg")),
+    program("inet6_sent", Sockets, OnDemand, FunctionExit("inet6_sendmsg")),
+    program("unix_sent", Sockets, OnDemand, FunctionExit("unix_stream_sendmsg")),
     program("inet_received", Sockets, OnDemand, FunctionExit("inet_recvmsg")),
     program("inet6_received", Sockets, OnDemand, FunctionExit("inet6_recvmsg")),
     program("unix_received", Sockets, OnDemand, FunctionExit("unix_stream_recvmsg")),
+    program("inet_sent_page", Sockets, OnDemand, FunctionExit("inet_sendpage")),
     program("socket_closed", SocketCloses, OnDemand, RawTracepoint("tcp_destroy_sock")),
 ];
 
@@ -186,7 +185,7 @@ impl AttachPoint {
     fn hooks(&self) -> &'static [ProbeProgram] {
         match self {
             Uprobe(hooks) | Uretprobe(hooks) | Exits(hooks) | Session(hooks) => hooks,
-            Tracepoint { .. } | RawTracepoint(_) | FunctionEntry(_) | FunctionExit(_) => &[],
+            Tracepoint { .. } | RawTracepoint(_) | FunctionExit(_) => &[],
         }
     }
 

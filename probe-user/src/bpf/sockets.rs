@@ -3,7 +3,7 @@
 //! They need the kernel's BTF for the offsets of socket fields. Without it, connections are reported without
 //! addresses, but no data is missing.
 
-use aya::programs::{FEntry, FExit, Program, ProgramError};
+use aya::programs::{FExit, Program, ProgramError};
 use aya::{Btf, Ebpf};
 use probe_common::{NO_FIELD, SocketFields};
 
@@ -96,15 +96,6 @@ pub(super) fn attach_all(
                 let program = loader::raw_tracepoint(ebpf, name)?;
                 let link = program.attach(tracepoint).and_then(|id| program.take_link(id));
                 links.keep_lasting(link.map_err(|source| SessionError::program(name, source))?);
-            }
-            AttachPoint::FunctionEntry(function) => {
-                let btf = kernel_types(name)?;
-                one(ebpf, links, name, |program: &mut FEntry| {
-                    program.load(function, &btf)?;
-                    loader::log_verifier_stats(name, program.info());
-                    let id = program.attach()?;
-                    program.take_link(id)
-                })?;
             }
             AttachPoint::FunctionExit(function) => {
                 let btf = kernel_types(name)?;

@@ -15,7 +15,6 @@ fn section(attach_point: &AttachPoint) -> ProgramSection {
         Uretprobe(_) => ProgramSection::URetProbe { sleepable },
         Tracepoint { .. } => ProgramSection::TracePoint,
         RawTracepoint(_) => ProgramSection::RawTracePoint,
-        FunctionEntry(_) => ProgramSection::FEntry { sleepable },
         FunctionExit(_) => ProgramSection::FExit { sleepable },
     }
 }
