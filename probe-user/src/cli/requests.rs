@@ -20,6 +20,7 @@ Examples:
   ctrace requests -c web --path '/orders/*' --status 5xx --method POST
   ctrace requests -c web --interval 5s                   also those that are open, every 5 s
   ctrace requests -c web --stats path --interval 5s      rate, errors and percentiles of each path
+  ctrace requests -c db --stats statement                which statements of a database take how long
   ctrace requests -c web --proto api/shop.proto          bodies of gRPC, by the names of their fields
   ctrace requests -- curl https://host/                  a command from its first request on
   ctrace requests --read calls.jsonl                     what `ctrace ssl -o json` has recorded
@@ -37,6 +38,7 @@ enum Stats {
     Peer,
     Status,
     Method,
+    Statement,
     Container,
     Process,
 }
@@ -192,6 +194,7 @@ impl Stats {
             Self::Peer => RequestKey::Peer,
             Self::Status => RequestKey::Status,
             Self::Method => RequestKey::Method,
+            Self::Statement => RequestKey::Statement,
             Self::Container => RequestKey::Container,
             Self::Process => RequestKey::Process,
         }

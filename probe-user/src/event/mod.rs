@@ -42,7 +42,7 @@ pub(crate) use redaction::percent_decoded;
 pub use redaction::{Redaction, Secrets};
 pub use request::{
     Durations, MessageBody, Partial, Request, RequestCounts, RequestGroup, RequestKey, RequestSide,
-    RequestStats, StreamMessage, UnpairedReason,
+    RequestStats, SlowExample, StreamMessage, UnpairedReason,
 };
 pub use socket::{Endpoint, IpVersion, Role, Socket, SocketEvidence, Transport};
 pub use ssl::{CallPosition, CloseReason, Direction, Ssl, SslClose, SslOpen, Traffic};

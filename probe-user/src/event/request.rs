@@ -152,8 +152,11 @@ pub enum RequestKey {
     Peer,
     /// The status of the response.
     Status,
-    /// The method.
+    /// The method, or the command.
     Method,
+    /// The statement of a database without its values, the command of Redis without its keys, the topic of
+    /// Kafka.
+    Statement,
     /// The container.
     Container,
     /// The name of the process.
@@ -175,6 +178,23 @@ pub struct RequestGroup {
     pub response_bytes: u64,
     /// The durations. None if none is known.
     pub durations: Option<Durations>,
+    /// The one that took longest.
+    pub slowest: Option<SlowExample>,
+}
+
+/// An exchange that took longer than others of its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowExample {
+    /// How long it took.
+    pub duration: Duration,
+    /// The time of its first byte.
+    pub time: Timestamp,
+    /// Its id.
+    pub exchange: Option<String>,
+    /// The id of its process.
+    pub pid: Option<u32>,
+    /// What was asked for, without secrets.
+    pub target: Option<String>,
 }
 
 /// Durations, in nanoseconds. Percentiles are accurate to 4 %.

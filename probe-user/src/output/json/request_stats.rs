@@ -32,6 +32,23 @@ struct GroupPart<'a> {
     response_bytes: u64,
     /// How long they took; null when that is not known of any.
     duration: Option<Durations>,
+    /// The request that took longest; null when that is not known of any.
+    slowest: Option<SlowestPart<'a>>,
+}
+
+/// A request that took longer than others.
+#[derive(Serialize, JsonSchema)]
+struct SlowestPart<'a> {
+    /// How long it took, in nanoseconds.
+    duration: u64,
+    /// The time of its first byte, in UTC.
+    time: Time,
+    /// Its id, as in its own record.
+    exchange: Option<&'a str>,
+    /// The id of its process.
+    pid: Option<u32>,
+    /// What was asked for: the target, or the statement.
+    target: Option<&'a str>,
 }
 
 impl LineBody for RequestStatsBody<'_> {
@@ -43,9 +60,16 @@ impl LineBody for RequestStatsBody<'_> {
 impl<'a> RequestStatsBody<'a> {
     pub(super) fn new(RequestStats { by, since, groups }: &'a RequestStats) -> Self {
         let part = |group: &'a RequestGroup| {
-            let &RequestGroup { ref value, count, errors, request_bytes, response_bytes, durations } = group;
-            let value = value.as_deref();
-            GroupPart { value, count, errors, request_bytes, response_bytes, duration: durations }
+            let &RequestGroup { ref value, count, errors, request_bytes, response_bytes, .. } = group;
+            let (value, duration) = (value.as_deref(), group.durations);
+            let slowest = group.slowest.as_ref().map(|slowest| SlowestPart {
+                duration: u64::try_from(slowest.duration.as_nanos()).unwrap_or(u64::MAX),
+                time: Time(slowest.time),
+                exchange: slowest.exchange.as_deref(),
+                pid: slowest.pid,
+                target: slowest.target.as_deref(),
+            });
+            GroupPart { value, count, errors, request_bytes, response_bytes, duration, slowest }
         };
         Self { since: Time(*since), by: *by, groups: groups.iter().map(part).collect() }
     }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anstyle::Style;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::{Text, body, escape, uprobe};
+use super::{Text, body, escape, time, uprobe};
 use crate::event::{
     Context, Direction, Durations, FieldKind, FieldValue, Outcome, Overview, Request, RequestGroup,
-    RequestKey, RequestSide, RequestStats, StreamMessage, Transport, UnpairedReason,
+    RequestKey, RequestSide, RequestStats, SlowExample, StreamMessage, Transport, UnpairedReason,
 };
 use crate::terminal::table::{Cell, Table};
 
@@ -119,6 +119,7 @@ impl Text {
             RequestKey::Peer => "PEER",
             RequestKey::Status => "STATUS",
             RequestKey::Method => "METHOD",
+            RequestKey::Statement => "STATEMENT",
             RequestKey::Container => "CONTAINER",
             RequestKey::Process => "PROCESS",
         };
@@ -126,7 +127,8 @@ impl Text {
         let mut table =
             Table::new(&["COUNT", "RATE", "ERRORS", "P50", "P95", "P99", "MAX", "UP", "DOWN", head]);
         for group in groups {
-            let &RequestGroup { ref value, count, errors, request_bytes, response_bytes, durations } = group;
+            let &RequestGroup { ref value, count, errors, request_bytes, response_bytes, durations, .. } =
+                group;
             let took = |of: fn(&Durations) -> u64| durations.as_ref().map(|it| uprobe::duration(of(it)));
             #[expect(clippy::cast_precision_loss, reason = "a rate for a person")]
             let rate = count as f64 / seconds;
@@ -150,6 +152,26 @@ impl Text {
         writeln!(self.line, "requests of {seconds:.1} s")?;
         self.line.push_str(&table.render("", self.colour));
         self.line.push('\n');
+        self.slowest(groups)
+    }
+
+    /// An example of each of the groups that took longest.
+    fn slowest(&mut self, groups: &[RequestGroup]) -> fmt::Result {
+        /// More are in JSON.
+        const EXAMPLES: usize = 5;
+        let mut examples: Vec<&SlowExample> =
+            groups.iter().filter_map(|group| group.slowest.as_ref()).collect();
+        examples.sort_by_key(|example| std::cmp::Reverse(example.duration));
+        for example in examples.iter().take(EXAMPLES) {
+            let took = uprobe::duration(nanoseconds(example.duration));
+            write!(self.line, "slowest: {took} at {}", time(example.time, &self.zone))?;
+            if let Some(pid) = example.pid {
+                write!(self.line, " [{pid}]")?;
+            }
+            self.line.push(' ');
+            escape::name(unknown(example.target.as_deref()).as_bytes(), &mut self.line);
+            self.line.push('\n');
+        }
         Ok(())
     }
 

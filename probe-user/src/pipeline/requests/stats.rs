@@ -8,7 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::filter::is_error;
-use crate::event::{Containment, Context, Durations, Request, RequestGroup, RequestKey, RequestStats};
+use crate::event::{
+    Containment, Context, Durations, Request, RequestGroup, RequestKey, RequestStats, SlowExample, Statement,
+};
 
 /// The most groups. What belongs to none of them is counted together.
 const MAX_GROUPS: usize = 1000;
@@ -61,6 +63,9 @@ impl Groups {
         group.response_bytes = group.response_bytes.saturating_add(length(&request.response));
         if let Some(took) = request.duration() {
             durations.add(took);
+            if group.slowest.as_ref().is_none_or(|slowest| slowest.duration < took) {
+                group.slowest = Some(example(context, request, took));
+            }
         }
     }
 
@@ -87,6 +92,7 @@ impl Groups {
             }
             RequestKey::Status => overview.status.clone(),
             RequestKey::Method => overview.method.clone(),
+            RequestKey::Statement => overview.statement.as_ref().map(Statement::shape),
             RequestKey::Container => match context.container() {
                 Some(Containment::In(container)) => Some(container.shown()),
                 Some(Containment::Host) => Some("-".to_owned()),
@@ -96,11 +102,23 @@ impl Groups {
                 context.thread().map(|(_, thread)| String::from_utf8_lossy(thread.name()).into_owned())
             }
         };
-        value.map(|mut value| {
-            value.truncate(value.floor_char_boundary(MAX_VALUE));
-            value
-        })
+        value.map(cut)
     }
+}
+
+fn example(context: &Context<'_>, request: &Request, duration: Duration) -> SlowExample {
+    SlowExample {
+        duration,
+        time: context.time,
+        exchange: request.exchange.clone(),
+        pid: context.thread().map(|(process, _)| process.process.pid),
+        target: request.overview.target.as_deref().map(|target| cut(target.to_owned())),
+    }
+}
+
+fn cut(mut value: String) -> String {
+    value.truncate(value.floor_char_boundary(MAX_VALUE));
+    value
 }
 
 impl Histogram {
