@@ -33,6 +33,8 @@ pub struct UnattributedSocket {
     pub transfers: u64,
     /// A `STAGE_` constant.
     pub stage: u64,
+    /// The thread whose current transfer is to be captured, as the kernel packs process and thread id.
+    pub expected: u64,
     /// The connection, if its bytes are captured.
     pub connection: ConnectionState,
 }

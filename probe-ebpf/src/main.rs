@@ -163,10 +163,12 @@ programs! {
     #[raw_tracepoint(tracepoint = "sock_send_length")]
     RawTracePointContext {
         socket_sent => socket::sent;
+        socket_sent_in_clear => socket::sent_in_clear;
     }
     #[raw_tracepoint(tracepoint = "sock_recv_length")]
     RawTracePointContext {
         socket_received => socket::received;
+        socket_received_in_clear => socket::received_in_clear;
     }
     #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
     RawTracePointContext {
@@ -175,30 +177,37 @@ programs! {
     #[fexit(function = "inet_sendmsg")]
     FExitContext {
         inet_sent => socket::on_sendmsg;
+        inet_sent_in_clear => socket::on_sendmsg_in_clear;
     }
     #[fexit(function = "inet6_sendmsg")]
     FExitContext {
         inet6_sent => socket::on_sendmsg;
+        inet6_sent_in_clear => socket::on_sendmsg_in_clear;
     }
     #[fexit(function = "unix_stream_sendmsg")]
     FExitContext {
         unix_sent => socket::on_sendmsg;
+        unix_sent_in_clear => socket::on_sendmsg_in_clear;
     }
     #[fexit(function = "inet_sendpage")]
     FExitContext {
         inet_sent_page => socket::on_sendpage;
+        inet_sent_page_in_clear => socket::on_sendpage_in_clear;
     }
     #[fexit(function = "inet_recvmsg")]
     FExitContext {
         inet_received => socket::on_recvmsg;
+        inet_received_in_clear => socket::on_recvmsg_in_clear;
     }
     #[fexit(function = "inet6_recvmsg")]
     FExitContext {
         inet6_received => socket::on_recvmsg;
+        inet6_received_in_clear => socket::on_recvmsg_in_clear;
     }
     #[fexit(function = "unix_stream_recvmsg")]
     FExitContext {
         unix_received => socket::on_recvmsg;
+        unix_received_in_clear => socket::on_recvmsg_in_clear;
     }
 }
 

@@ -6,12 +6,7 @@ use probe_common::{
     hello_bytes,
 };
 
-use crate::{
-    current::Current,
-    emit,
-    maps::HELLOS,
-    mem::{self, Place},
-};
+use crate::{current::Current, emit, maps::HELLOS, mem};
 
 /// The number of bytes that are enough to decide whether a hello begins.
 pub const BEGIN: usize = HEADER as usize + size_of::<HelloStart>();
@@ -35,10 +30,6 @@ pub struct SocketTransfer {
     pub there: u64,
     /// The first bytes, or zeros if they cannot be read.
     pub begin: [u8; BEGIN],
-    /// Where all of them are.
-    pub place: Place,
-    /// The number of the system call.
-    pub system_call: u64,
 }
 
 impl SocketTransfer {

@@ -27,10 +27,6 @@ use crate::{
 /// `IPPROTO_TCP`. There is no event for the end of other sockets.
 const TCP: u16 = 6;
 
-/// Flags of recv(2) and send(2) with which the transferred bytes are none of the stream: out-of-band data,
-/// what is received again later, and reports of errors.
-const OUTSIDE_OF_STREAM: u64 = 0x1 | 0x2 | 0x2000;
-
 /// The size of the header of a TLS record.
 const HEADER: i32 = size_of::<RecordHeader>() as i32;
 
@@ -67,6 +63,37 @@ pub fn on_recvmsg(ctx: &FExitContext) -> Option<()> {
     on_transfer(sock(ctx.arg(0))?, IoDirection::Receive, ctx.arg(4), ctx.arg(3))
 }
 
+/// At the same tracepoint, after [`sent`] has found that the bytes have no TLS. It is a program of its own
+/// because before Linux 6.13 the stack of one has no room for both.
+#[inline(always)]
+pub fn sent_in_clear(ctx: &RawTracePointContext) -> Option<()> {
+    cleartext::on_transfer(ctx.arg(0), IoDirection::Transmit, ctx.arg(1), ctx.arg(2))
+}
+
+/// The same after [`received`].
+#[inline(always)]
+pub fn received_in_clear(ctx: &RawTracePointContext) -> Option<()> {
+    cleartext::on_transfer(ctx.arg(0), IoDirection::Receive, ctx.arg(1), ctx.arg(2))
+}
+
+/// The same after [`on_sendmsg`].
+#[inline(always)]
+pub fn on_sendmsg_in_clear(ctx: &FExitContext) -> Option<()> {
+    cleartext::on_transfer(sock(ctx.arg(0))?, IoDirection::Transmit, ctx.arg(3), 0)
+}
+
+/// The same after [`on_sendpage`].
+#[inline(always)]
+pub fn on_sendpage_in_clear(ctx: &FExitContext) -> Option<()> {
+    cleartext::on_transfer(sock(ctx.arg(0))?, IoDirection::Transmit, ctx.arg(5), 0)
+}
+
+/// The same after [`on_recvmsg`].
+#[inline(always)]
+pub fn on_recvmsg_in_clear(ctx: &FExitContext) -> Option<()> {
+    cleartext::on_transfer(sock(ctx.arg(0))?, IoDirection::Receive, ctx.arg(4), ctx.arg(3))
+}
+
 /// The `struct sock` of a `struct socket`.
 #[inline(always)]
 fn sock(socket: u64) -> Option<u64> {
@@ -93,7 +120,7 @@ fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Opt
     if bytes == 0 && direction == IoDirection::Receive && cleartext::enabled() {
         return cleartext::peer_closed(sock);
     }
-    if bytes <= 0 || flags & OUTSIDE_OF_STREAM != 0 {
+    if bytes <= 0 || flags & cleartext::OUTSIDE_OF_STREAM != 0 {
         return None;
     }
     let current = Current::any();
@@ -123,16 +150,13 @@ fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Opt
             return note_sent_by_goroutine(current, &system_call, &work, direction, bytes as u64);
         }
     }
-    let place = system_call.place();
-    let (address, there) = place.first().unwrap_or((0, 0));
+    let (address, there) = system_call.place().first().unwrap_or((0, 0));
     // What is shorter than the header of a record is none.
     let begin: [u8; BEGIN] = match bytes {
         ..HEADER => [0; BEGIN],
         _ => mem::user(address).unwrap_or([0; BEGIN]),
     };
-    let (bytes, number) = (bytes as u64, system_call.number);
-    let transfer =
-        SocketTransfer { sock, socket, direction, bytes, address, there, begin, place, system_call: number };
+    let transfer = SocketTransfer { sock, socket, direction, bytes: bytes as u64, address, there, begin };
     let hello = hello::inspect(current, &transfer);
     // What a thread sends after a call may be of another connection, which need not have TLS.
     let is_of_nobody =

@@ -24,7 +24,8 @@ const UDP: u16 = 17;
 #[inline(always)]
 fn begin(transfer: &SocketTransfer, stage: u64) {
     let connection = ConnectionState { id: 0, calls: 0, received: 0, transmitted: 0, flags: 0, socket: 0 };
-    let socket = UnattributedSocket { socket: transfer.socket, transfers: 0, stage, connection };
+    let socket =
+        UnattributedSocket { socket: transfer.socket, transfers: 0, stage, expected: 0, connection };
     // If there is no room, the socket that was used least recently is not followed any longer.
     UNATTRIBUTED.insert(transfer.sock, socket, 0).ok();
 }
@@ -50,7 +51,7 @@ pub fn on_transfer(current: Current, transfer: &SocketTransfer, hello: u8) -> Op
     match UNATTRIBUTED.get_ptr_mut(transfer.sock).map(mem::own) {
         Some(state) if state.socket == transfer.socket && is_cleartext(transfer, hello, state) => {
             if cleartext::is_captured(state) {
-                cleartext::transferred(transfer);
+                cleartext::expect(current, state);
             }
             Some(())
         }
@@ -114,7 +115,7 @@ fn on_records(current: Current, transfer: &SocketTransfer, hello: u8, state: &mu
 fn on_first(current: Current, transfer: &SocketTransfer) -> Option<()> {
     if cleartext::enabled() && socket_address::is_stream(transfer.sock) {
         begin(transfer, STAGE_CLEARTEXT);
-        cleartext::transferred(transfer);
+        cleartext::expect(current, mem::own(UNATTRIBUTED.get_ptr_mut(transfer.sock)?));
         return Some(());
     }
     let protocol = socket_address::protocol(transfer.sock)?;

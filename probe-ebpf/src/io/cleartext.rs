@@ -12,7 +12,7 @@ use probe_common::{
 
 use super::{call, iovec};
 use crate::{
-    connection::{hello::SocketTransfer, identity, socket_address},
+    connection::{identity, socket_address},
     constants::{CLEARTEXT, MAX_BYTES},
     current::Current,
     emit,
@@ -22,6 +22,10 @@ use crate::{
 
 /// The most pieces of one system call that are captured. Node.js sends three for each chunk of a body.
 const PIECES: u64 = 128;
+
+/// Flags of recv(2) and send(2) with which the transferred bytes are none of the stream: out-of-band data,
+/// what is received again later, and reports of errors.
+pub const OUTSIDE_OF_STREAM: u64 = 0x1 | 0x2 | 0x2000;
 
 /// Whether such bytes are wanted.
 #[inline(always)]
@@ -35,13 +39,30 @@ pub fn is_captured(state: &UnattributedSocket) -> bool {
     state.stage == STAGE_CLEARTEXT || state.stage == STAGE_DECODED
 }
 
-/// Reports bytes that a system call has transferred through a socket of the map `UNATTRIBUTED`.
+/// The current transfer of a socket is to be captured.
 #[inline(always)]
-pub fn transferred(transfer: &SocketTransfer) {
-    let sent = u64::from(transfer.direction == IoDirection::Transmit);
-    let number = transfer.system_call & 0xffff | sent << 16;
-    let Place { address, pieces } = transfer.place;
-    emit_transfer(transfer.sock, transfer.bytes, address, pieces, number);
+pub fn expect(current: Current, state: &mut UnattributedSocket) {
+    state.expected = current.id;
+}
+
+/// Reports the bytes of a transfer that was [expected](expect).
+#[inline(always)]
+pub fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) -> Option<()> {
+    // An int, which is negative on failure.
+    let bytes = bytes as i32;
+    if bytes <= 0 || flags & OUTSIDE_OF_STREAM != 0 {
+        return None;
+    }
+    let state = mem::own(UNATTRIBUTED.get_ptr_mut(sock)?);
+    if state.expected != Current::any().id {
+        return None;
+    }
+    state.expected = 0;
+    let sent = u64::from(direction == IoDirection::Transmit);
+    let system_call = mem::system_call()?;
+    let Place { address, pieces } = system_call.place();
+    emit_transfer(sock, bytes as u64, address, pieces, system_call.number & 0xffff | sent << 16);
+    Some(())
 }
 
 /// Does it in a global function, which the verifier follows once for a program. `number` is that of the

@@ -129,7 +129,8 @@ pub(super) fn load(
     let constants = exec::Constants::read(wanted, group_dead, btf.as_ref())?;
     let socket_fields = btf.as_ref().and_then(sockets::fields).map(PodCompat);
     if socket_fields.is_none() {
-        families.retain(|family| !matches!(family, ProgramFamily::Sockets | ProgramFamily::SocketCloses));
+        use ProgramFamily::{ClearSockets, SocketCloses, Sockets};
+        families.retain(|family| !matches!(family, Sockets | ClearSockets | SocketCloses));
     }
     let captures_cleartext = options.programs.captures_cleartext();
     let cleartext = u32::from(captures_cleartext);

@@ -270,7 +270,9 @@ impl Session {
             loader::attach_tracepoints(&mut ebpf, &mut links, family)?;
         }
         if families.contains(&ProgramFamily::Sockets) {
-            sockets::attach(&mut ebpf, &mut links);
+            let clear = captures_cleartext.then_some(ProgramFamily::ClearSockets);
+            let all: Vec<_> = [ProgramFamily::Sockets].into_iter().chain(clear).collect();
+            sockets::attach(&mut ebpf, &mut links, &all);
         }
         if families.contains(&ProgramFamily::SocketCloses) {
             sockets::attach_closes(&mut ebpf, &mut links);

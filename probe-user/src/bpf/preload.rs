@@ -85,13 +85,14 @@ pub(super) fn load(
 
 /// Whether a session goes on without the program.
 fn is_optional(row: &BpfProgram) -> bool {
-    matches!(row.family, ProgramFamily::Sockets | ProgramFamily::SocketCloses | ProgramFamily::Signals)
+    use ProgramFamily::{ClearSockets, Signals, SocketCloses, Sockets};
+    matches!(row.family, Sockets | ClearSockets | SocketCloses | Signals)
 }
 
 /// Whether the kernel has the tracepoint. If it does not, loading the program would be wasted time.
 fn exists(row: &BpfProgram) -> bool {
     match row.attach_point {
-        AttachPoint::RawTracepoint(event) if row.family == ProgramFamily::Sockets => {
+        AttachPoint::RawTracepoint(event) if matches!(row.family, ProgramFamily::Sockets | ProgramFamily::ClearSockets) => {
             features::has_tracepoint("sock", event)
         }
         _ => true,

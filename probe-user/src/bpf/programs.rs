@@ -9,7 +9,7 @@ use crate::plan::ProbeProgram::{
     GoOpen, Handshake, Io, IoAtEntry, IoVec, MarkTls, Open, OpenFirst, OpenIfNew, OpenOutArg, UnwrapPacket,
 };
 use crate::plan::program_set::ProgramFamily::{
-    self, Cgroups, ExecFailures, ExecRecords, Forks, Functions, Lineage, Signals, SocketCloses, Sockets,
+    self, Cgroups, ClearSockets, ExecFailures, ExecRecords, Forks, Functions, Lineage, Signals, SocketCloses, Sockets,
     TaskExecs, TaskExits, Tls,
 };
 
@@ -71,7 +71,7 @@ const fn tracepoint(category: &'static str, events: &'static [&'static str]) -> 
 }
 
 /// Programs of one family are attached in this order.
-pub(super) const PROGRAMS: [BpfProgram; 59] = [
+pub(super) const PROGRAMS: [BpfProgram; 68] = [
     // These consume what an entry program leaves behind, so they are attached before any entry.
     program("call_leave", Tls, AtStart, Exits(&[Io])),
     program("open_leave", Tls, AtStart, Exits(&[Open])),
@@ -136,9 +136,11 @@ pub(super) const PROGRAMS: [BpfProgram; 59] = [
     program("exec_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execve"])),
     program("exec_at_enter", ExecFailures, AtStart, tracepoint("syscalls", &["sys_enter_execveat"])),
     program("signal_delivered", Signals, AtStart, RawTracepoint("signal_deliver")),
-    // These two tracepoints exist since Linux 6.3.
+    // These two tracepoints exist since Linux 6.3. Programs run in the order in which they are attached.
     program("socket_sent", Sockets, AtStart, RawTracepoint("sock_send_length")),
     program("socket_received", Sockets, AtStart, RawTracepoint("sock_recv_length")),
+    program("socket_sent_in_clear", ClearSockets, AtStart, RawTracepoint("sock_send_length")),
+    program("socket_received_in_clear", ClearSockets, AtStart, RawTracepoint("sock_recv_length")),
     // For older kernels: where sending and receiving return for each protocol.
     program("inet_sent", Sockets, OnDemand, FunctionExit("inet_sendmsg")),
     program("inet6_sent", Sockets, OnDemand, FunctionExit("inet6_sendmsg")),
@@ -147,6 +149,13 @@ pub(super) const PROGRAMS: [BpfProgram; 59] = [
     program("inet6_received", Sockets, OnDemand, FunctionExit("inet6_recvmsg")),
     program("unix_received", Sockets, OnDemand, FunctionExit("unix_stream_recvmsg")),
     program("inet_sent_page", Sockets, OnDemand, FunctionExit("inet_sendpage")),
+    program("inet_sent_in_clear", ClearSockets, OnDemand, FunctionExit("inet_sendmsg")),
+    program("inet6_sent_in_clear", ClearSockets, OnDemand, FunctionExit("inet6_sendmsg")),
+    program("unix_sent_in_clear", ClearSockets, OnDemand, FunctionExit("unix_stream_sendmsg")),
+    program("inet_received_in_clear", ClearSockets, OnDemand, FunctionExit("inet_recvmsg")),
+    program("inet6_received_in_clear", ClearSockets, OnDemand, FunctionExit("inet6_recvmsg")),
+    program("unix_received_in_clear", ClearSockets, OnDemand, FunctionExit("unix_stream_recvmsg")),
+    program("inet_sent_page_in_clear", ClearSockets, OnDemand, FunctionExit("inet_sendpage")),
     program("socket_closed", SocketCloses, OnDemand, RawTracepoint("tcp_destroy_sock")),
 ];
 

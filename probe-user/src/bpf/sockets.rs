@@ -61,14 +61,16 @@ pub(super) fn fields(btf: &kernel_btf::Btf) -> Option<SocketFields> {
     Some(fields)
 }
 
-/// Loads and attaches the programs for as long as the session lasts: to tracepoints, or to functions on a
-/// kernel that lacks these tracepoints.
-pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links) {
+/// Loads and attaches the programs of these families for as long as the session lasts: to tracepoints, or to
+/// functions on a kernel that lacks these tracepoints.
+pub(super) fn attach(ebpf: &mut Ebpf, links: &mut Links, families: &[ProgramFamily]) {
     let is_tracepoint = |program: &&BpfProgram| matches!(program.attach_point, AttachPoint::RawTracepoint(_));
-    let (tracepoints, functions): (Vec<_>, Vec<_>) =
-        programs::of(ProgramFamily::Sockets).partition(is_tracepoint);
+    let all = families.iter().flat_map(|family| programs::of(*family));
+    let (tracepoints, mut functions): (Vec<_>, Vec<_>) = all.partition(is_tracepoint);
     let Err(error) = attach_all(ebpf, links, &tracepoints) else { return };
     tracing::debug!("this kernel has no tracepoints of sockets: {}", error_chain::in_one_line(&error));
+    // The last one that was attached to a function runs first.
+    functions.reverse();
     if let Err(error) = attach_all(ebpf, links, &functions) {
         tracing::debug!("connections have no addresses: {}", error_chain::in_one_line(&error));
     }

@@ -23,6 +23,8 @@ pub enum ProgramFamily {
     Tls,
     /// Sockets of TLS connections.
     Sockets,
+    /// Bytes without TLS that pass sockets.
+    ClearSockets,
     /// Closing of these sockets.
     SocketCloses,
     /// Calls of any function.
@@ -103,7 +105,6 @@ pub enum ExecDetail {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgramSet {
     families: BTreeSet<ProgramFamily>,
-    captured: CapturedConnections,
     connections: ConnectionRecords,
     exec_records: u32,
 }
@@ -115,10 +116,13 @@ impl ProgramSet {
         if captured.has_tls() {
             families.insert(ProgramFamily::Tls);
         }
+        if captured.has_cleartext() {
+            families.insert(ProgramFamily::ClearSockets);
+        }
         if connections.enabled() {
             families.insert(ProgramFamily::SocketCloses);
         }
-        Self { families, captured, connections, exec_records: 0 }
+        Self { families, connections, exec_records: 0 }
     }
 
     /// The set for calls of any function.
@@ -162,7 +166,7 @@ impl ProgramSet {
 
     /// Whether bytes are captured that pass sockets without TLS.
     pub fn captures_cleartext(&self) -> bool {
-        self.has(ProgramFamily::Sockets) && self.captured.has_cleartext()
+        self.has(ProgramFamily::ClearSockets)
     }
 
     /// Whether connections are recorded.
