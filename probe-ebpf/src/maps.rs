@@ -8,7 +8,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use probe_common::{
-    ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, ConnectionKey, ConnectionState, CountKey, ExecFailure,
+    ATTEMPT_ARGUMENT_BYTES, ATTEMPT_BYTES, Call, ConnectionKey, ConnectionState, CountKey, ExecFailure,
     FUNCTION_COUNTS, FUNCTION_FRAMES as MAX_FRAMES, FUNCTION_SPECS, Frame, FrameKey, FunctionFrame,
     FunctionSpec, GO_CALLS as MAX_GO_CALLS, GoCall, HelloKey, HelloState, Histogram,
     INODE_FLOORS as MAX_INODE_FLOORS, KernelScope, LINEAGES, LentKey, Lineage, Loss, LossCount, NamespaceId,
@@ -139,9 +139,19 @@ pub static UNATTRIBUTED: LruHashMap<u64, UnattributedSocket> =
 #[map]
 pub static INODE_FLOORS: HashMap<u64, u64> = HashMap::with_max_entries(MAX_INODE_FLOORS, BPF_F_NO_PREALLOC);
 
-/// Where [`crate::io::iovec`] keeps what remains to be emitted of a transfer of a socket.
+/// The transfer of a socket whose bytes are being emitted.
 #[map]
-pub static TRANSFER: PerCpuArray<[u64; 8]> = PerCpuArray::with_max_entries(1, 0);
+pub static TRANSFER: PerCpuArray<Transfer> = PerCpuArray::with_max_entries(1, 0);
+
+/// A transfer in several pieces of memory.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Transfer {
+    /// Its record.
+    pub call: Call,
+    /// The room of [`crate::io::iovec::State`].
+    pub state: [u64; 8],
+}
 
 /// The number of connections so far.
 #[map]

@@ -24,8 +24,7 @@ const UDP: u16 = 17;
 #[inline(always)]
 fn begin(transfer: &SocketTransfer, stage: u64) {
     let connection = ConnectionState { id: 0, calls: 0, received: 0, transmitted: 0, flags: 0, socket: 0 };
-    let socket =
-        UnattributedSocket { socket: transfer.socket, transfers: 0, stage, expected: 0, connection };
+    let socket = UnattributedSocket { socket: transfer.socket, transfers: 0, stage, expected: 0, connection };
     // If there is no room, the socket that was used least recently is not followed any longer.
     UNATTRIBUTED.insert(transfer.sock, socket, 0).ok();
 }

@@ -5,7 +5,7 @@
 
 use probe_common::{
     CALL_BYTES, Call, ConnectionKey, ConnectionState, END_SOCKET_CLOSED, FLAG_FROM_START, FLAG_TRANSMIT,
-    Header, IoDirection, KIND_CALL, KIND_CONNECTION_CLOSE, KIND_SOCKET, NO_SITE, SOCKET_CLEARTEXT,
+    Header, IoDirection, KIND_CALL, KIND_CONNECTION_CLOSE, KIND_SOCKET, Loss, NO_SITE, SOCKET_CLEARTEXT,
     SOCKET_FROM_START, STAGE_CLEARTEXT, STAGE_DECODED, STAGE_IGNORED, SYSTEM_CALL_SITES, UNDECIDED_BYTES,
     UnattributedSocket,
 };
@@ -104,10 +104,53 @@ extern "C" fn emit_transfer(sock: u64, bytes: u64, address: u64, pieces: u64, nu
     };
     if pieces == 0 || is_over {
         call::payload(call, address);
-    } else if let Some(room) = TRANSFER.get_ptr_mut(0) {
-        iovec::emit_pieces::<PIECES>(call, (address, pieces), 0, room);
+    } else {
+        emit_pieces(call, address, pieces);
     }
     0
+}
+
+#[inline(always)]
+fn emit_pieces(mut call: Call, list: u64, pieces: u64) -> Option<()> {
+    let transfer = mem::own(TRANSFER.get_ptr_mut(0)?);
+    call.captured = call.captured.min(iovec::GATHERED_BYTES);
+    let mut there: u64 = 0;
+    let mut index = 0;
+    while index < PIECES && index < pieces && there < call.captured.into() {
+        there += u64::from(length_of_piece(list, index));
+        index += 1;
+    }
+    call.captured = call.captured.min(there as u32);
+    transfer.call = call;
+    iovec::State::start(&raw mut transfer.state, 0);
+    let mut round = 0;
+    while round < iovec::steps(PIECES) && emit_step(list) != 0 {
+        round += 1;
+    }
+    Some(())
+}
+
+/// The length of a piece, in a global function, so that the verifier does not follow it for each piece. 0 if
+/// it cannot be read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn length_of_piece(list: u64, index: u64) -> u32 {
+    match iovec::piece(list, index) {
+        Some((_, length)) => length as u32,
+        None => {
+            emit::lost(Loss::ReadFault, 0);
+            0
+        }
+    }
+}
+
+/// Emits what is next of the pieces, likewise. 0 if nothing is left.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emit_step(list: u64) -> u32 {
+    let Some(transfer) = TRANSFER.get_ptr_mut(0).map(mem::own) else { return 0 };
+    let state = iovec::State::of(&raw mut transfer.state);
+    u32::from(iovec::emit_step(&mut transfer.call, list, state).is_some())
 }
 
 /// Opens the connection of a socket, whose first transfer this is.

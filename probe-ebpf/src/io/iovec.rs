@@ -18,7 +18,7 @@ use crate::{
 /// that is cut. Each piece and each chunk costs the verifier an iteration of a loop, and older verifiers
 /// refuse a program with too many.
 const PIECES: u64 = 16;
-const GATHERED_BYTES: u32 = 256 * 1024;
+pub const GATHERED_BYTES: u32 = 256 * 1024;
 /// The size of an address and a length.
 const PIECE_BYTES: u64 = 16;
 /// A value of [`Frame::length`] for bytes in a single piece. [`Frame::buffer`] is their address then, and not
@@ -90,38 +90,21 @@ pub fn leave(ctx: &impl ReturnContext) -> Option<()> {
 #[inline(always)]
 fn report(current: Current, frame: &Frame, program: u32, length: u64, caller: u64) -> Option<()> {
     frame::note_pending_send(current, frame, length);
-    let call = call::build_record(current, frame, program, length, caller)?;
+    let mut call = call::build_record(current, frame, program, length, caller)?;
     if frame.length == IN_ONE {
         call::payload(call, frame.buffer);
         return None;
     }
-    let room = &raw mut mem::own(CALLS.get_ptr_mut(current.id)?).arguments;
-    emit_pieces::<PIECES>(call, (frame.buffer, PIECES), frame.length, room);
-    Some(())
-}
-
-/// Emits the bytes in the pieces of a list, at most `MOST` of them. The list is an address and a length.
-/// `skip` bytes are left out. `room` is in the value of a map that nobody else uses meanwhile.
-#[inline(always)]
-pub fn emit_pieces<const MOST: u64>(
-    mut call: Call,
-    (list, pieces): (u64, u64),
-    skip: u64,
-    room: *mut [u64; 8],
-) {
     call.captured = call.captured.min(GATHERED_BYTES);
-    let state = State(room);
-    state.set(State::INDEX, 0);
-    state.set(State::LEFT, 0);
-    state.set(State::OFFSET, 0);
-    state.set(State::SKIP, skip);
-    state.set(State::CAPTURED, within_reach::<MOST>(list, skip, pieces, call.captured));
-    emit_all::<MOST>(call, list, state);
+    let state = State::start(&raw mut mem::own(CALLS.get_ptr_mut(current.id)?).arguments, frame.length);
+    call.captured = within_reach(frame, call.captured) as u32;
+    emit_all(call, frame.buffer, state);
+    Some(())
 }
 
 /// The address and the length of a piece.
 #[inline(always)]
-fn piece(list: u64, index: u64) -> Option<(u64, u64)> {
+pub fn piece(list: u64, index: u64) -> Option<(u64, u64)> {
     let at = list.wrapping_add(index.wrapping_mul(PIECE_BYTES));
     let length: u64 = mem::user(at.wrapping_add(8))?;
     // `PRIOVec` has an `int` there, followed by undefined padding.
@@ -130,36 +113,31 @@ fn piece(list: u64, index: u64) -> Option<(u64, u64)> {
 
 /// The number of bytes in the pieces that are read, at most `wanted`.
 #[inline(always)]
-fn within_reach<const MOST: u64>(list: u64, skip: u64, pieces: u64, wanted: u32) -> u64 {
-    let end = skip.saturating_add(wanted.into());
+fn within_reach(frame: &Frame, wanted: u32) -> u64 {
+    let end = frame.length.saturating_add(wanted.into());
     let mut there: u64 = 0;
     let mut index = 0;
-    while index < MOST {
+    while index < PIECES {
         if there >= end {
             return wanted.into();
         }
-        if index >= pieces {
-            break;
-        }
-        let Some((_, length)) = piece(list, index) else {
+        let Some((_, length)) = piece(frame.buffer, index) else {
             emit::lost(Loss::ReadFault, 0);
             break;
         };
         there += length;
         index += 1;
     }
-    there.saturating_sub(skip).min(wanted.into())
+    there.saturating_sub(frame.length).min(wanted.into())
 }
 
 /// What remains to be emitted. It is kept in a map, in the room for arguments that the thread needs only at
 /// an entry. The verifier does not track values there, so it need not check an iteration of the loop once for
 /// each path through the previous iterations.
 #[derive(Clone, Copy)]
-struct State(*mut [u64; 8]);
+pub struct State(*mut [u64; 8]);
 
 impl State {
-    /// The number of bytes to emit.
-    const CAPTURED: usize = 0;
     /// The number of pieces that were begun.
     const INDEX: usize = 1;
     /// The number of bytes to skip at the beginning.
@@ -171,6 +149,24 @@ impl State {
     const OFFSET: usize = 5;
     /// The number of bytes to emit in this iteration.
     const CHUNK: usize = 6;
+
+    /// Nothing is emitted so far, and `skip` bytes are to be left out. `room` is in the value of a map that
+    /// nobody else uses meanwhile.
+    #[inline(always)]
+    pub fn start(room: *mut [u64; 8], skip: u64) -> Self {
+        let state = Self(room);
+        state.set(Self::INDEX, 0);
+        state.set(Self::LEFT, 0);
+        state.set(Self::OFFSET, 0);
+        state.set(Self::SKIP, skip);
+        state
+    }
+
+    /// What was [started](Self::start) in this room.
+    #[inline(always)]
+    pub fn of(room: *mut [u64; 8]) -> Self {
+        Self(room)
+    }
 
     #[inline(always)]
     fn get(self, field: usize) -> u64 {
@@ -197,35 +193,47 @@ impl State {
     }
 }
 
+/// The most steps that emit the bytes of `PIECES` pieces: one for each piece and each chunk.
+pub const fn steps(pieces: u64) -> u64 {
+    pieces + GATHERED_BYTES as u64 / CHUNK_BYTES as u64
+}
+
 #[inline(always)]
-fn emit_all<const MOST: u64>(mut call: Call, list: u64, state: State) {
-    const CHUNK: u64 = CHUNK_BYTES as u64;
-    call.captured = state.get(State::CAPTURED) as u32;
+fn emit_all(mut call: Call, list: u64, state: State) {
     let mut round = 0;
-    // Enough iterations for each piece and each chunk.
-    while round < MOST + u64::from(GATHERED_BYTES) / CHUNK {
+    while round < steps(PIECES) {
         round += 1;
-        if state.get(State::LEFT) == 0 && call.captured != 0 && state.next(list).is_none() {
+        if emit_step(&mut call, list, state).is_none() {
             break;
         }
-        let wanted = u64::from(call.captured).saturating_sub(state.get(State::OFFSET));
-        let left = state.get(State::LEFT);
-        state.set(State::CHUNK, if left < wanted { left } else { wanted });
-        if state.get(State::CHUNK) > CHUNK {
-            state.set(State::CHUNK, CHUNK);
-        }
-        call.offset = state.get(State::OFFSET) as u32;
-        call.chunk = state.get(State::CHUNK) as u32;
-        if call.chunk != 0 || call.captured == 0 {
-            emit::call_chunk(&call, state.get(State::ADDRESS));
-        }
-        let chunk = state.get(State::CHUNK);
-        let offset = state.get(State::OFFSET) + chunk;
-        if offset >= u64::from(call.captured) {
-            break;
-        }
-        state.set(State::OFFSET, offset);
-        state.set(State::ADDRESS, state.get(State::ADDRESS).wrapping_add(chunk));
-        state.set(State::LEFT, state.get(State::LEFT) - chunk);
     }
+}
+
+/// Emits as many of the next bytes as are in one piece and fit into one chunk. None if nothing is left.
+#[inline(always)]
+pub fn emit_step(call: &mut Call, list: u64, state: State) -> Option<()> {
+    const CHUNK: u64 = CHUNK_BYTES as u64;
+    if state.get(State::LEFT) == 0 && call.captured != 0 {
+        state.next(list)?;
+    }
+    let wanted = u64::from(call.captured).saturating_sub(state.get(State::OFFSET));
+    let left = state.get(State::LEFT);
+    state.set(State::CHUNK, if left < wanted { left } else { wanted });
+    if state.get(State::CHUNK) > CHUNK {
+        state.set(State::CHUNK, CHUNK);
+    }
+    call.offset = state.get(State::OFFSET) as u32;
+    call.chunk = state.get(State::CHUNK) as u32;
+    if call.chunk != 0 || call.captured == 0 {
+        emit::call_chunk(call, state.get(State::ADDRESS));
+    }
+    let chunk = state.get(State::CHUNK);
+    let offset = state.get(State::OFFSET) + chunk;
+    if offset >= u64::from(call.captured) {
+        return None;
+    }
+    state.set(State::OFFSET, offset);
+    state.set(State::ADDRESS, state.get(State::ADDRESS).wrapping_add(chunk));
+    state.set(State::LEFT, state.get(State::LEFT) - chunk);
+    Some(())
 }

@@ -92,7 +92,9 @@ fn is_optional(row: &BpfProgram) -> bool {
 /// Whether the kernel has the tracepoint. If it does not, loading the program would be wasted time.
 fn exists(row: &BpfProgram) -> bool {
     match row.attach_point {
-        AttachPoint::RawTracepoint(event) if matches!(row.family, ProgramFamily::Sockets | ProgramFamily::ClearSockets) => {
+        AttachPoint::RawTracepoint(event)
+            if matches!(row.family, ProgramFamily::Sockets | ProgramFamily::ClearSockets) =>
+        {
             features::has_tracepoint("sock", event)
         }
         _ => true,

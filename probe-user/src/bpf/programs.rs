@@ -9,8 +9,8 @@ use crate::plan::ProbeProgram::{
     GoOpen, Handshake, Io, IoAtEntry, IoVec, MarkTls, Open, OpenFirst, OpenIfNew, OpenOutArg, UnwrapPacket,
 };
 use crate::plan::program_set::ProgramFamily::{
-    self, Cgroups, ClearSockets, ExecFailures, ExecRecords, Forks, Functions, Lineage, Signals, SocketCloses, Sockets,
-    TaskExecs, TaskExits, Tls,
+    self, Cgroups, ClearSockets, ExecFailures, ExecRecords, Forks, Functions, Lineage, Signals, SocketCloses,
+    Sockets, TaskExecs, TaskExits, Tls,
 };
 
 pub(super) struct BpfProgram {
