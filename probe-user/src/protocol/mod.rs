@@ -6,12 +6,14 @@
 mod call;
 pub mod content;
 mod conversation;
+mod correlation;
 mod database;
 mod grpc;
 mod http;
 mod http1;
 mod http2;
 mod input;
+mod kafka;
 mod message;
 mod redis;
 mod sse;
@@ -30,7 +32,8 @@ pub use input::{CallMark, Chunk, Gap, GapCause, Input};
 pub use message::{ExchangeKey, Message, MessageKind, Messages, Partial};
 
 /// All protocols that are decoded. If bytes fit several, the first one takes precedence.
-pub const ALL: &[&Protocol] = &[&http2::HTTP2, &http1::HTTP1, &websocket::WEBSOCKET, &redis::REDIS];
+pub const ALL: &[&Protocol] =
+    &[&http2::HTTP2, &http1::HTTP1, &websocket::WEBSOCKET, &redis::REDIS, &kafka::KAFKA];
 
 /// A protocol.
 #[derive(Debug)]
