@@ -15,6 +15,7 @@ mod http2;
 mod input;
 mod kafka;
 mod message;
+mod mongodb;
 mod redis;
 mod sse;
 pub mod tls;
@@ -33,7 +34,7 @@ pub use message::{ExchangeKey, Message, MessageKind, Messages, Partial};
 
 /// All protocols that are decoded. If bytes fit several, the first one takes precedence.
 pub const ALL: &[&Protocol] =
-    &[&http2::HTTP2, &http1::HTTP1, &websocket::WEBSOCKET, &redis::REDIS, &kafka::KAFKA];
+    &[&http2::HTTP2, &http1::HTTP1, &websocket::WEBSOCKET, &redis::REDIS, &kafka::KAFKA, &mongodb::MONGODB];
 
 /// A protocol.
 #[derive(Debug)]

@@ -161,8 +161,8 @@ impl CommandPairing {
         } else {
             let is_next_call = self.last_command.is_some_and(|last| time > last);
             if self.may_miss_reply && self.outstanding == 1 && is_next_call {
-                // The call that receives the first one may have waited for it when the trace began, and is not
-                // seen.
+                // The call that receives the first one may have waited for it when the trace began, and is
+                // not seen.
                 (self.outstanding, self.may_miss_reply) = (0, false);
             }
             self.pipelines |= self.outstanding > 0;
