@@ -141,15 +141,15 @@ pub static INODE_FLOORS: HashMap<u64, u64> = HashMap::with_max_entries(MAX_INODE
 
 /// The transfer of a socket whose bytes are being emitted.
 #[map]
-pub static TRANSFER: PerCpuArray<Transfer> = PerCpuArray::with_max_entries(1, 0);
+pub static TRANSFER: PerCpuArray<GatheredTransfer> = PerCpuArray::with_max_entries(1, 0);
 
 /// A transfer in several pieces of memory.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Transfer {
+pub struct GatheredTransfer {
     /// Its record.
     pub call: Call,
-    /// The room of [`crate::io::iovec::State`].
+    /// The room of [`crate::io::iovec::PiecesLeft`].
     pub state: [u64; 8],
 }
 

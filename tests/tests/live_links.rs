@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use ctrace::bpf::{self, BpfLog, ProbeLink, Session, SessionOptions};
 use ctrace::elf::FileOffset;
 use ctrace::event::Library;
-use ctrace::plan::program_set::{ConnectionRecords, ProgramSet};
+use ctrace::plan::program_set::{CapturedConnections, ConnectionRecords, ProgramSet};
 use ctrace::plan::{Hook, ObjectHooks, ObjectId, ProbeProgram};
 use ctrace::rootfs::{self, access_paths};
 use ctrace::scope::Scope;
@@ -187,7 +187,7 @@ fn one_bad_place_takes_no_good_one_with_it() -> Result<()> {
     ensure!(before.iter().all(|byte| *byte != 0 && *byte != 0xcc), "{before:x?}");
     for probe_link in [ProbeLink::Perf, ProbeLink::Multi] {
         let options = SessionOptions {
-            programs: ProgramSet::tls(ConnectionRecords::Off),
+            programs: ProgramSet::connections_of(CapturedConnections::Tls, ConnectionRecords::Off),
             ring_bytes: 1 << 20,
             max_bytes: 0,
             log: BpfLog::Off,

@@ -1,5 +1,5 @@
-//! `ctrace requests` on connections without TLS: by whatever system call their bytes pass, in both directions,
-//! and what nobody can decode is not copied. Needs root, BPF and Docker.
+//! `ctrace requests` on connections without TLS: by whatever system call their bytes pass, in both
+//! directions, and what nobody can decode is not copied. Needs root, BPF and Docker.
 //!
 //! Servers and clients that others have written are in `live_requests_peers` and `live_requests_messages`.
 
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use ctrace_tests::{Ctrace, RunningTrace, TestContainer, images, require_live, script};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A request, as the program logs it.
 #[derive(Debug, Deserialize)]
@@ -27,7 +27,7 @@ fn container(label: &str) -> Result<TestContainer> {
 
 fn requests(trace: &RunningTrace) -> Result<Vec<Value>> {
     let mut lines = trace.lines()?;
-    lines.retain(|line| line["type"] == "request");
+    lines.retain(|line| line.get("type").is_some_and(|kind| kind == "request"));
     Ok(lines)
 }
 
@@ -41,23 +41,28 @@ fn every_way_in_which_bytes_pass_sockets() -> Result<()> {
 
     let mut captured: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for line in requests(&trace)? {
-        captured.entry(line["url"]["path"].as_str().unwrap_or_default().to_owned()).or_default().push(line);
+        let path = line.pointer("/url/path").and_then(Value::as_str).unwrap_or_default().to_owned();
+        captured.entry(path).or_default().push(line);
     }
     for line in said.lines() {
         let logged: Logged = serde_json::from_str(line)?;
         let mut records = captured.remove(&logged.target).unwrap_or_default();
-        records.sort_by_key(|record| record["connection"]["role"].as_str().map(str::to_owned));
+        let role_of = |record: &Value| record.pointer("/connection/role").map(Value::to_string);
+        records.sort_by_key(role_of);
         ensure!(records.len() == 2, "{logged:?}: {records:?}");
         for (record, role) in records.iter().zip(["client", "server"]) {
             let missing = if role == "server" { logged.missing } else { 0 };
-            let is_same = record["connection"]["role"] == role
-                && record["connection"]["from_start"] == true
-                && record["tls"].is_null()
-                && record["http"]["response"]["status_code"] == logged.status
-                && record["request"]["length"] == logged.length
-                && record["gaps"] == missing
-                && record["complete"] == (missing == 0);
-            ensure!(is_same, "{logged:?}: {record}");
+            let expected = [
+                ("/connection/role", json!(role)),
+                ("/connection/from_start", json!(true)),
+                ("/tls", Value::Null),
+                ("/http/response/status_code", json!(logged.status)),
+                ("/request/length", json!(logged.length)),
+                ("/gaps", json!(missing)),
+                ("/complete", json!(missing == 0)),
+            ];
+            let differs = expected.iter().find(|(path, value)| record.pointer(path) != Some(value));
+            ensure!(differs.is_none(), "{logged:?}, not {differs:?}: {record}");
         }
     }
     ensure!(captured.is_empty(), "not sent: {captured:?}");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use base64_simd::STANDARD;
-use ctrace_tests::third_party::http::{PlanDirectory, Transport};
+use ctrace_tests::third_party::http::{PeerTransport, PlanDirectory};
 use ctrace_tests::third_party::{HTTP, Pair, PairSetup};
 use ctrace_tests::{RunningTrace, TestContainer};
 use serde::Deserialize;
@@ -93,13 +93,14 @@ struct Case {
     label: &'static str,
     server: &'static [&'static str],
     client: &'static [&'static str],
-    transport: Transport,
+    transport: PeerTransport,
     least_joined: usize,
 }
 
-const BASE: Case = Case { label: "", server: &[], client: &[], transport: Transport::Tls, least_joined: 60 };
+const BASE: Case =
+    Case { label: "", server: &[], client: &[], transport: PeerTransport::Tls, least_joined: 60 };
 
-fn start(label: &str, transport: Transport, server: &[&str], directory: &PlanDirectory) -> Result<Pair> {
+fn start(label: &str, transport: PeerTransport, server: &[&str], directory: &PlanDirectory) -> Result<Pair> {
     let volume = directory.volume();
     let options = [&[volume.as_str()], transport.options()].concat();
     let pair = Pair::start(&PairSetup { release: &HTTP, label, options: &options, server, mapped: &MAPPED })?;
@@ -210,7 +211,7 @@ fn websockets_of_python_and_node() -> Result<()> {
 #[test]
 fn websockets_without_tls() -> Result<()> {
     let case = Case { label: "ws-tcp", server: &PYTHON, client: &PYTHON, ..BASE };
-    check_websocket(&Case { transport: Transport::Tcp, ..case })
+    check_websocket(&Case { transport: PeerTransport::Tcp, ..case })
 }
 
 /// An event, as a server logs it, and as it is captured.
@@ -242,7 +243,7 @@ const HTTPX: &[&str] = &[PYTHON[0], PYTHON[1], "events", "h1"];
 const CURL: &[&str] =
     &["/usr/bin/curl", "-sSZN", "--http2", "-o", "/dev/null", "https://localhost:8443/events/[0-2]"];
 
-fn check_events(label: &str, transport: Transport, server: &[&str], client: &[&str]) -> Result<()> {
+fn check_events(label: &str, transport: PeerTransport, server: &[&str], client: &[&str]) -> Result<()> {
     let directory = PlanDirectory::new(&[])?;
     directory.go()?;
     let pair = start(label, transport, server, &directory)?;
@@ -283,25 +284,30 @@ fn check_events(label: &str, transport: Transport, server: &[&str], client: &[&s
 
 #[test]
 fn server_sent_events() -> Result<()> {
-    check_events("events", Transport::Tls, &[PYTHON.as_slice(), &["events-server", "h1"]].concat(), HTTPX)
+    check_events("events", PeerTransport::Tls, &[PYTHON.as_slice(), &["events-server", "h1"]].concat(), HTTPX)
 }
 
 #[test]
 fn server_sent_events_without_tls() -> Result<()> {
     let server = [PYTHON.as_slice(), &["events-server", "h1"]].concat();
-    check_events("events-tcp", Transport::Tcp, &server, HTTPX)
+    check_events("events-tcp", PeerTransport::Tcp, &server, HTTPX)
 }
 
 #[test]
 fn server_sent_events_of_node() -> Result<()> {
-    check_events("events-node", Transport::Tls, &[NODE.as_slice(), &["events-server", "h1"]].concat(), HTTPX)
+    check_events(
+        "events-node",
+        PeerTransport::Tls,
+        &[NODE.as_slice(), &["events-server", "h1"]].concat(),
+        HTTPX,
+    )
 }
 
 #[test]
 fn server_sent_events_of_node_by_http_2() -> Result<()> {
     check_events(
         "events-node-h2",
-        Transport::Tls,
+        PeerTransport::Tls,
         &[NODE.as_slice(), &["events-server", "h2"]].concat(),
         CURL,
     )

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ctrace_tests::third_party::client::Start;
 use ctrace_tests::third_party::http::{
-    CapturedExchange, CurlRun, Gate, LOG, LoggedExchange, PORT, PeerCase, PlanDirectory, PlannedRequest,
-    REQUESTS, TRACE, Transport, captured, check_equal, check_joined, check_peers, check_same, files_plan,
-    logged,
+    CapturedExchange, CurlRun, Gate, LOG, LoggedExchange, PORT, PeerCase, PeerTransport, PlanDirectory,
+    PlannedRequest, REQUESTS, TRACE, captured, check_equal, check_joined, check_peers, check_same,
+    files_plan, logged,
 };
 use ctrace_tests::third_party::{HTTP, Pair, PairSetup};
 use ctrace_tests::{RunningTrace, wait_until};
@@ -54,7 +54,7 @@ const BASE: PeerCase = PeerCase {
     mapped: &MAPPED,
     protocol: "h1",
     client_start: Start::Seen,
-    transport: Transport::Tls,
+    transport: PeerTransport::Tls,
     least_complete: 0,
 };
 
@@ -93,25 +93,25 @@ fn go_and_node() -> Result<()> {
 #[test]
 fn hypercorn_and_httpx_without_tls() -> Result<()> {
     let case = PeerCase { label: "hypercorn", server: HYPERCORN, client: HTTPX, ..BASE };
-    check_both(&PeerCase { transport: Transport::Tcp, ..case })
+    check_both(&PeerCase { transport: PeerTransport::Tcp, ..case })
 }
 
 #[test]
 fn aiohttp_without_tls() -> Result<()> {
     let case = PeerCase { label: "aiohttp", server: AIOHTTP_SERVER, client: AIOHTTP, ..BASE };
-    check_peers(&PeerCase { transport: Transport::Tcp, ..case })
+    check_peers(&PeerCase { transport: PeerTransport::Tcp, ..case })
 }
 
 #[test]
 fn node_without_tls() -> Result<()> {
     let case = PeerCase { label: "node", server: NODE_SERVER, client: NODE, ..BASE };
-    check_both(&PeerCase { transport: Transport::Tcp, ..case })
+    check_both(&PeerCase { transport: PeerTransport::Tcp, ..case })
 }
 
 #[test]
 fn go_without_tls() -> Result<()> {
     let case = PeerCase { label: "go", server: GO_SERVER, client: GO, ..BASE };
-    check_peers(&PeerCase { transport: Transport::Tcp, ..case })
+    check_peers(&PeerCase { transport: PeerTransport::Tcp, ..case })
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use ctrace_tests::third_party::LARGE;
 use ctrace_tests::third_party::client::Start;
-use ctrace_tests::third_party::http::{PeerCase, Transport, check_peers};
+use ctrace_tests::third_party::http::{PeerCase, PeerTransport, check_peers};
 
 const GO_SERVER: &[&str] = &["/http-pair", "server"];
 const GO: &[&str] = &["/http-pair", "client"];
@@ -18,7 +18,7 @@ const BUN: PeerCase = PeerCase {
     mapped: &["/usr/bin/bun", "/http-pair"],
     protocol: "h1",
     client_start: Start::Seen,
-    transport: Transport::Tls,
+    transport: PeerTransport::Tls,
     least_complete: 0,
 };
 

@@ -22,7 +22,7 @@ use ctrace::decode::ExecMmap;
 use ctrace::decode::MmapEvent;
 use ctrace::decode::decode;
 use ctrace::decode::{ControlRecord, RingRecord, TaskRecord};
-use ctrace::plan::program_set::{ConnectionRecords, ProgramSet};
+use ctrace::plan::program_set::{CapturedConnections, ConnectionRecords, ProgramSet};
 use ctrace::proc::cgroup::Cgroup;
 use ctrace::scope::Scope;
 use ctrace::scope::ScopeChange;
@@ -58,7 +58,7 @@ impl Watched {
         bpf::prepare()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let options = SessionOptions {
-            programs: ProgramSet::tls(ConnectionRecords::Off),
+            programs: ProgramSet::connections_of(CapturedConnections::Tls, ConnectionRecords::Off),
             ring_bytes: 1 << 20,
             probe_link: ProbeLink::Auto,
             max_bytes: 4096,

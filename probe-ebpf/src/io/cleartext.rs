@@ -122,7 +122,7 @@ fn emit_pieces(mut call: Call, list: u64, pieces: u64) -> Option<()> {
     }
     call.captured = call.captured.min(there as u32);
     transfer.call = call;
-    iovec::State::start(&raw mut transfer.state, 0);
+    iovec::PiecesLeft::start(&raw mut transfer.state, 0);
     let mut round = 0;
     while round < iovec::steps(PIECES) && emit_step(list) != 0 {
         round += 1;
@@ -149,7 +149,7 @@ extern "C" fn length_of_piece(list: u64, index: u64) -> u32 {
 #[inline(never)]
 extern "C" fn emit_step(list: u64) -> u32 {
     let Some(transfer) = TRANSFER.get_ptr_mut(0).map(mem::own) else { return 0 };
-    let state = iovec::State::of(&raw mut transfer.state);
+    let state = iovec::PiecesLeft::of(&raw mut transfer.state);
     u32::from(iovec::emit_step(&mut transfer.call, list, state).is_some())
 }
 

@@ -96,7 +96,7 @@ fn report(current: Current, frame: &Frame, program: u32, length: u64, caller: u6
         return None;
     }
     call.captured = call.captured.min(GATHERED_BYTES);
-    let state = State::start(&raw mut mem::own(CALLS.get_ptr_mut(current.id)?).arguments, frame.length);
+    let state = PiecesLeft::start(&raw mut mem::own(CALLS.get_ptr_mut(current.id)?).arguments, frame.length);
     call.captured = within_reach(frame, call.captured) as u32;
     emit_all(call, frame.buffer, state);
     Some(())
@@ -135,9 +135,9 @@ fn within_reach(frame: &Frame, wanted: u32) -> u64 {
 /// an entry. The verifier does not track values there, so it need not check an iteration of the loop once for
 /// each path through the previous iterations.
 #[derive(Clone, Copy)]
-pub struct State(*mut [u64; 8]);
+pub struct PiecesLeft(*mut [u64; 8]);
 
-impl State {
+impl PiecesLeft {
     /// The number of pieces that were begun.
     const INDEX: usize = 1;
     /// The number of bytes to skip at the beginning.
@@ -199,7 +199,7 @@ pub const fn steps(pieces: u64) -> u64 {
 }
 
 #[inline(always)]
-fn emit_all(mut call: Call, list: u64, state: State) {
+fn emit_all(mut call: Call, list: u64, state: PiecesLeft) {
     let mut round = 0;
     while round < steps(PIECES) {
         round += 1;
@@ -211,29 +211,29 @@ fn emit_all(mut call: Call, list: u64, state: State) {
 
 /// Emits as many of the next bytes as are in one piece and fit into one chunk. None if nothing is left.
 #[inline(always)]
-pub fn emit_step(call: &mut Call, list: u64, state: State) -> Option<()> {
+pub fn emit_step(call: &mut Call, list: u64, state: PiecesLeft) -> Option<()> {
     const CHUNK: u64 = CHUNK_BYTES as u64;
-    if state.get(State::LEFT) == 0 && call.captured != 0 {
+    if state.get(PiecesLeft::LEFT) == 0 && call.captured != 0 {
         state.next(list)?;
     }
-    let wanted = u64::from(call.captured).saturating_sub(state.get(State::OFFSET));
-    let left = state.get(State::LEFT);
-    state.set(State::CHUNK, if left < wanted { left } else { wanted });
-    if state.get(State::CHUNK) > CHUNK {
-        state.set(State::CHUNK, CHUNK);
+    let wanted = u64::from(call.captured).saturating_sub(state.get(PiecesLeft::OFFSET));
+    let left = state.get(PiecesLeft::LEFT);
+    state.set(PiecesLeft::CHUNK, if left < wanted { left } else { wanted });
+    if state.get(PiecesLeft::CHUNK) > CHUNK {
+        state.set(PiecesLeft::CHUNK, CHUNK);
     }
-    call.offset = state.get(State::OFFSET) as u32;
-    call.chunk = state.get(State::CHUNK) as u32;
+    call.offset = state.get(PiecesLeft::OFFSET) as u32;
+    call.chunk = state.get(PiecesLeft::CHUNK) as u32;
     if call.chunk != 0 || call.captured == 0 {
-        emit::call_chunk(call, state.get(State::ADDRESS));
+        emit::call_chunk(call, state.get(PiecesLeft::ADDRESS));
     }
-    let chunk = state.get(State::CHUNK);
-    let offset = state.get(State::OFFSET) + chunk;
+    let chunk = state.get(PiecesLeft::CHUNK);
+    let offset = state.get(PiecesLeft::OFFSET) + chunk;
     if offset >= u64::from(call.captured) {
         return None;
     }
-    state.set(State::OFFSET, offset);
-    state.set(State::ADDRESS, state.get(State::ADDRESS).wrapping_add(chunk));
-    state.set(State::LEFT, state.get(State::LEFT) - chunk);
+    state.set(PiecesLeft::OFFSET, offset);
+    state.set(PiecesLeft::ADDRESS, state.get(PiecesLeft::ADDRESS).wrapping_add(chunk));
+    state.set(PiecesLeft::LEFT, state.get(PiecesLeft::LEFT) - chunk);
     Some(())
 }

@@ -17,7 +17,7 @@ use probe_common::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::unix::AsyncFd;
 
-use crate::event::Verdict;
+use crate::event::CaptureVerdict;
 use crate::pipeline::Counter;
 use crate::plan::program_set::{ProgramFamily, ProgramSet};
 use crate::scope::{Scope, ScopeChange};
@@ -457,15 +457,15 @@ impl Session {
     }
 
     /// Captures all bytes of a socket without TLS from now on, or none, by its address and its number.
-    pub fn judge(&mut self, (sock, number): (u64, u64), verdict: Verdict) {
+    pub fn judge(&mut self, (sock, number): (u64, u64), verdict: CaptureVerdict) {
         const ONLY_IF_THERE: u64 = 2; // BPF_EXIST
         if let Ok(PodCompat(mut socket)) = self.sockets.get(&sock, 0)
             && socket.socket == number
             && socket.stage == STAGE_CLEARTEXT
         {
             socket.stage = match verdict {
-                Verdict::Wanted => STAGE_DECODED,
-                Verdict::Unwanted => STAGE_IGNORED,
+                CaptureVerdict::Wanted => STAGE_DECODED,
+                CaptureVerdict::Unwanted => STAGE_IGNORED,
             };
             // If the entry is gone meanwhile, that is fine.
             let _ = self.sockets.insert(sock, PodCompat(socket), ONLY_IF_THERE);

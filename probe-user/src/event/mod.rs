@@ -213,7 +213,7 @@ impl RecordKind {
 
 /// Whether the bytes of a connection are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CaptureVerdict {
     /// All of them: its protocol is known.
     Wanted,
     /// No more of them: nobody can decode them.
@@ -238,7 +238,7 @@ pub trait Output: fmt::Debug + Send {
     }
 
     /// The connections of which it has found out whether it wants their bytes, by id.
-    fn take_verdicts(&mut self) -> Vec<(u64, Verdict)> {
+    fn take_verdicts(&mut self) -> Vec<(u64, CaptureVerdict)> {
         Vec::new()
     }
 

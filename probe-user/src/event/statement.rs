@@ -131,7 +131,9 @@ mod tests {
             (&[], "", ""),
         ] {
             let mut statement = Statement::default();
-            parts.iter().for_each(|(part, text)| statement.push(*part, text));
+            for (part, text) in parts {
+                statement.push(*part, text);
+            }
             assert_eq!(
                 (statement.without_values().as_str(), statement.shape().as_str()),
                 (without_values, shape)

@@ -22,8 +22,8 @@ use probe_common::{
 use crate::decode::{DataRecord, FunctionRecord, TaskRecord};
 use crate::event::Output;
 use crate::event::{
-    Body, Cleartext, CloseReason, Context, Direction, Harmed, Library, Lost, Missed, Plaintext,
-    ProcessContext, Record, StopReason, Summary, UnknownTls, UnknownTlsProtocol, Verdict,
+    Body, CaptureVerdict, Cleartext, CloseReason, Context, Direction, Harmed, Library, Lost, Missed,
+    Plaintext, ProcessContext, Record, StopReason, Summary, UnknownTls, UnknownTlsProtocol,
 };
 use crate::plan::ProcessCode;
 use crate::plan::capture::Capture;
@@ -400,9 +400,9 @@ impl Pipeline {
         self.cleartext.take_new(now)
     }
 
-    /// The sockets without TLS of which the sink has found out whether it wants their bytes: address and number
-    /// of each.
-    pub fn take_verdicts(&mut self) -> Vec<((u64, u64), Verdict)> {
+    /// The sockets without TLS of which the sink has found out whether it wants their bytes: address and
+    /// number of each.
+    pub fn take_verdicts(&mut self) -> Vec<((u64, u64), CaptureVerdict)> {
         let verdicts = self.report.sink.take_verdicts();
         let connections = &self.report.connections;
         let of_socket = |(connection, verdict)| Some((connections.cleartext_socket(connection)?, verdict));

@@ -20,8 +20,8 @@ use lru::LruCache;
 use super::exchange::{Exchange, ExchangeLimits, Exchanges};
 use super::stream::{Piece, StreamLimits, StreamPart, Streams};
 use crate::event::{
-    Body, Context, Direction, Output, Record, Redaction, RequestCounts, RequestKey, Summary, Traffic,
-    UnpairedReason, Verdict,
+    Body, CaptureVerdict, Context, Direction, Output, Record, Redaction, RequestCounts, RequestKey, Summary,
+    Traffic, UnpairedReason,
 };
 use crate::protocol::content::Schema;
 use crate::protocol::{Message, Messages, Protocol};
@@ -103,7 +103,7 @@ struct Decoding {
     /// The bytes that all connections hold.
     held: usize,
     /// Of which it was found out whether their bytes are wanted.
-    verdicts: Vec<(u64, Verdict)>,
+    verdicts: Vec<(u64, CaptureVerdict)>,
     /// Messages that were decoded and are about to be paired.
     messages: Messages,
     exchanges: Exchanges,
@@ -266,7 +266,7 @@ impl Output for Requests {
         self.pass(now)
     }
 
-    fn take_verdicts(&mut self) -> Vec<(u64, Verdict)> {
+    fn take_verdicts(&mut self) -> Vec<(u64, CaptureVerdict)> {
         std::mem::take(&mut self.decoding.verdicts)
     }
 
@@ -311,9 +311,9 @@ impl Decoding {
         }
         let is_lost = state.conversation.is_unknown() || state.bytes > UNDECIDED;
         let verdict = match state.conversation.protocol() {
-            Some(_) => Verdict::Wanted,
-            None if self.chosen.settings.unknown => Verdict::Wanted,
-            None if is_lost => Verdict::Unwanted,
+            Some(_) => CaptureVerdict::Wanted,
+            None if self.chosen.settings.unknown => CaptureVerdict::Wanted,
+            None if is_lost => CaptureVerdict::Unwanted,
             None => return,
         };
         state.interest = Interest::Decided;

@@ -42,21 +42,21 @@ pub struct PeerCase {
     /// Whether the client's connections are seen from their start.
     pub client_start: Start,
     /// Whether both have TLS.
-    pub transport: Transport,
+    pub transport: PeerTransport,
     /// How many of the exchanges since the attach are known completely at each end, in percent.
     pub least_complete: usize,
 }
 
 /// What HTTP is carried by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub enum PeerTransport {
     /// TLS over TCP. What has no TLS is not traced.
     Tls,
     /// TCP.
     Tcp,
 }
 
-impl Transport {
+impl PeerTransport {
     /// What the programs of the tests are told by, as options of `docker run`.
     pub fn options(self) -> &'static [&'static str] {
         match self {
@@ -68,7 +68,8 @@ impl Transport {
 
 impl PeerCase {
     fn trace(&self, pair: &Pair) -> Result<Ctrace> {
-        let is_wanted = |argument: &&str| self.transport == Transport::Tls || *argument != "--no-cleartext";
+        let is_wanted =
+            |argument: &&str| self.transport == PeerTransport::Tls || *argument != "--no-cleartext";
         pair.trace(&TRACE.into_iter().filter(is_wanted).collect::<Vec<_>>())
     }
 

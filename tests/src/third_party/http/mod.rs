@@ -16,7 +16,7 @@ use anyhow::Result;
 use serde::Serialize;
 use tempfile::TempDir;
 
-pub use case::{LOG, PORT, PeerCase, REQUESTS, TRACE, Transport, check_peers};
+pub use case::{LOG, PORT, PeerCase, PeerTransport, REQUESTS, TRACE, check_peers};
 pub use compare::{
     CapturedExchange, JoinedExchanges, LoggedExchange, captured, check_equal, check_joined, check_same,
     logged,
