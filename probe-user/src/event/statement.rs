@@ -22,6 +22,8 @@ pub struct Statement {
 pub enum StatementPart {
     /// Words, names and punctuation.
     Text,
+    /// A comment. It is shown, but not part of the shape.
+    Comment,
     /// What names an entry, as the key of Redis does. It is shown, but not part of the shape.
     Key,
     /// A value. It is only shown if secrets are.
@@ -45,7 +47,7 @@ impl Statement {
     /// The statement with `?` in place of each value.
     pub fn without_values(&self) -> String {
         let shown = |(part, text): &'_ (StatementPart, String)| match part {
-            StatementPart::Text | StatementPart::Key => text.clone(),
+            StatementPart::Text | StatementPart::Comment | StatementPart::Key => text.clone(),
             StatementPart::Value => HIDDEN.to_owned(),
         };
         self.parts.iter().map(shown).collect()
@@ -57,7 +59,11 @@ impl Statement {
         let mut shape = String::new();
         let mut words = 0;
         for (part, text) in &self.parts {
-            let text = if *part == StatementPart::Text { text.as_str() } else { HIDDEN };
+            let text = match part {
+                StatementPart::Text => text.as_str(),
+                StatementPart::Comment => " ",
+                StatementPart::Key | StatementPart::Value => HIDDEN,
+            };
             for character in text.chars() {
                 if !character.is_whitespace() {
                     shape.push(character);

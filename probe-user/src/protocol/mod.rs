@@ -16,6 +16,7 @@ mod input;
 mod kafka;
 mod message;
 mod mongodb;
+mod postgresql;
 mod redis;
 mod sse;
 pub mod tls;
@@ -33,8 +34,15 @@ pub use input::{CallMark, Chunk, Gap, GapCause, Input};
 pub use message::{ExchangeKey, Message, MessageKind, Messages, Partial};
 
 /// All protocols that are decoded. If bytes fit several, the first one takes precedence.
-pub const ALL: &[&Protocol] =
-    &[&http2::HTTP2, &http1::HTTP1, &websocket::WEBSOCKET, &redis::REDIS, &kafka::KAFKA, &mongodb::MONGODB];
+pub const ALL: &[&Protocol] = &[
+    &http2::HTTP2,
+    &http1::HTTP1,
+    &websocket::WEBSOCKET,
+    &redis::REDIS,
+    &postgresql::POSTGRESQL,
+    &kafka::KAFKA,
+    &mongodb::MONGODB,
+];
 
 /// A protocol.
 #[derive(Debug)]

@@ -1,6 +1,9 @@
 //! What the protocols of databases have in common: their fields, by OpenTelemetry's names, and how an
 //! exchange looks at a glance.
 
+pub(super) mod error_text;
+pub(super) mod sql;
+
 use crate::event::{Field, FieldKind, FieldValue, Outcome, Overview};
 use crate::protocol::Message;
 
@@ -24,6 +27,7 @@ fields! {
     STATUS_MESSAGE: Text = "db.response.status_message", "What an error says, with `?` in place of each value";
     RETURNED_ROWS: Number = "db.response.returned_rows", "How many rows, documents or entries were returned";
     AFFECTED_ROWS: Number = "db.response.affected_rows", "How many rows or documents were changed";
+    COMMAND_TAGS: List = "db.response.command_tags", "What the server says that was done, for each statement: `INSERT 0 5`";
     TRANSACTION: Text = "db.transaction.state", "After the exchange: `idle`, `in_transaction` or `failed`";
     ERROR_TYPE: Text = "error.type", "Why the exchange failed: a status of the server or of the call, the code of an error, or how it was broken off";
 }
