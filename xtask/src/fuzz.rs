@@ -39,6 +39,12 @@ enum Target {
     Http2,
     /// Connections in WebSocket
     Websocket,
+    /// Connections of Redis
+    Redis,
+    /// Connections of Kafka
+    Kafka,
+    /// Connections of MongoDB
+    Mongodb,
     /// Bodies, encoded or not
     Content,
     /// Bodies of protocol buffers by a schema, and descriptor sets
@@ -52,7 +58,9 @@ impl Target {
             Self::Streams => "ctrace-fuzz-streams",
             Self::Recordings => "ctrace-fuzz-recordings",
             Self::Loader => "ctrace-fuzz-loader",
-            Self::Http1 | Self::Http2 | Self::Websocket => "ctrace-fuzz-protocols",
+            Self::Http1 | Self::Http2 | Self::Websocket | Self::Redis | Self::Kafka | Self::Mongodb => {
+                "ctrace-fuzz-protocols"
+            }
             Self::Content => "ctrace-fuzz-content",
             Self::Schema => "ctrace-fuzz-schema",
         }
@@ -64,6 +72,9 @@ impl Target {
             Self::Http1 => Some("http1"),
             Self::Http2 => Some("http2"),
             Self::Websocket => Some("websocket"),
+            Self::Redis => Some("redis"),
+            Self::Kafka => Some("kafka"),
+            Self::Mongodb => Some("mongodb"),
             Self::Programs
             | Self::Streams
             | Self::Recordings
@@ -120,9 +131,14 @@ pub(crate) fn run(options: &FuzzOptions) -> Result<()> {
         }
         Target::Streams | Target::Loader => "-max_len=1024",
         Target::Recordings => "-max_len=8192",
-        Target::Http1 | Target::Http2 | Target::Websocket | Target::Content | Target::Schema => {
-            "-max_len=4096"
-        }
+        Target::Http1
+        | Target::Http2
+        | Target::Websocket
+        | Target::Redis
+        | Target::Kafka
+        | Target::Mongodb
+        | Target::Content
+        | Target::Schema => "-max_len=4096",
     };
     if let Some(protocol) = options.target.protocol() {
         fuzzer.env("CTRACE_FUZZ_PROTOCOL", protocol);

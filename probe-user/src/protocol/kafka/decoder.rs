@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::api::{Api, Form, PRODUCE, SASL_HANDSHAKE};
+use super::api::{Api, PRODUCE, SASL_HANDSHAKE};
 use super::contents::{Contents, TopicIds, no_topic_ids};
 use super::detect::{starts_request, starts_response};
 use super::header::{self, HeaderRead, RESPONSE_HEADER, RequestHeader, is_response_tagged};
@@ -80,10 +80,10 @@ impl KafkaDecoder {
     fn step(&mut self, from: Direction, input: Input<'_>, out: &mut Messages) -> Result<Step, Desync> {
         let client = match self.client {
             Some(client) => client,
-            None => match starts_request(first_call(input)) {
-                Detect::Yes => *self.client.insert(from),
-                Detect::NeedMore => return Ok(Step::More),
-                Detect::No => *self.client.insert(from.other()),
+            None => match RequestHeader::read(first_call(input)) {
+                HeaderRead::Yes(_) => *self.client.insert(from),
+                HeaderRead::More => return Ok(Step::More),
+                HeaderRead::No => *self.client.insert(from.other()),
             },
         };
         if self.side(from).open.is_some() {
@@ -136,12 +136,7 @@ impl KafkaDecoder {
         if let Some(client) = header.client {
             message.fields.push((&CLIENT, FieldValue::Text(client.to_owned())));
         }
-        let walk = Walk::new(header.api.request, header.version, header.form());
-        let walk = match header.form() {
-            _ if !header.is_known() => Walk::rest(),
-            Form::Flexible => walk.behind_tags(),
-            Form::Plain => walk,
-        };
+        let walk = header.walk();
         self.authenticates = header.key == SASL_HANDSHAKE && header.version == 0;
         let side = &mut self.requests;
         side.open = Some(Box::new(OpenMessage {

@@ -63,7 +63,7 @@ fn middle(input: Input<'_>) -> Detect {
     })
 }
 
-/// Whether bytes begin with a request, and another one or nothing behind it.
+/// Whether bytes begin with a request that names its client.
 pub(super) fn starts_request(data: &[u8]) -> Detect {
     let header = match RequestHeader::read(data) {
         HeaderRead::Yes(header) => header,
@@ -76,19 +76,21 @@ pub(super) fn starts_request(data: &[u8]) -> Detect {
     ends_well(data, &header)
 }
 
-/// Whether another request or nothing is behind one.
+/// Whether a request is there as a whole, and has the parts of its kind.
 fn ends_well(data: &[u8], header: &RequestHeader<'_>) -> Detect {
     let length = usize::try_from(header.length).unwrap_or(usize::MAX);
-    let Some(rest) = data.get(length..) else {
-        // A large one may be records, which have no end that could be seen.
+    let Some(mut rest) = data.get(header.taken..length) else {
+        // A large one may be records, which take long to come.
         return if header.length > MAX_FIRST { Detect::No } else { Detect::NeedMore };
     };
-    match RequestHeader::read(rest) {
-        _ if rest.is_empty() => Detect::Yes,
-        HeaderRead::Yes(next) if next.client == header.client => Detect::Yes,
-        HeaderRead::More => Detect::Yes,
-        HeaderRead::Yes(_) | HeaderRead::No => Detect::No,
+    let mut walk = header.walk();
+    while !rest.is_empty() {
+        match walk.next(rest) {
+            Ok(Some((taken, _))) => rest = rest.get(taken..).unwrap_or_default(),
+            Ok(None) | Err(_) => return Detect::No,
+        }
     }
+    if walk.ends_here() || walk.is_rest() { Detect::Yes } else { Detect::No }
 }
 
 /// Whether bytes begin with a response to a request that waits for one.

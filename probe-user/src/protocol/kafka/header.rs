@@ -1,6 +1,7 @@
 //! The headers of requests and responses, and how certain it is that bytes are one.
 
 use super::api::{self, API_VERSIONS, Api, CONTROLLED_SHUTDOWN, Form};
+use super::walk::Walk;
 
 /// The longest message. Brokers take 100 MiB unless they are told otherwise.
 const MAX_LENGTH: u32 = 128 << 20;
@@ -86,6 +87,16 @@ impl<'a> RequestHeader<'a> {
     /// The form of the request. In the flexible one, tagged fields follow the header.
     pub(super) fn form(&self) -> Form {
         self.api.form(self.version)
+    }
+
+    /// The place behind its header.
+    pub(super) fn walk(&self) -> Walk {
+        let walk = Walk::new(self.api.request, self.version, self.form());
+        match self.form() {
+            _ if !self.is_known() => Walk::rest(),
+            Form::Flexible => walk.behind_tags(),
+            Form::Plain => walk,
+        }
     }
 
     /// Whether the parts of its version are known.

@@ -83,7 +83,6 @@ impl Walk {
     }
 
     /// Whether what follows does not matter.
-    #[cfg(test)]
     pub(super) fn is_rest(&self) -> bool {
         self.is_rest
     }

@@ -36,6 +36,8 @@ pub(super) struct RedisDecoder {
 struct CommandSide {
     /// Whether a command is searched for, because bytes are missing.
     is_searching: bool,
+    /// Whether what was read last is no part of a command.
+    is_broken: bool,
     reader: RespReader,
     arguments: Arguments,
     open: Option<OpenCommand>,
@@ -172,6 +174,7 @@ impl RedisDecoder {
             client: hints.role.map(client_direction),
             commands: CommandSide {
                 is_searching,
+                is_broken: false,
                 reader: RespReader::default(),
                 arguments: Arguments::default(),
                 open: None,
@@ -203,6 +206,9 @@ impl RedisDecoder {
             return Ok(Step::Skipped(input.data.len()));
         }
         let side = &mut self.commands;
+        if side.is_broken {
+            return Err(Desync("no command"));
+        }
         if side.is_searching {
             if let Some(step) = search(input, starts_command) {
                 return Ok(step);
@@ -219,14 +225,17 @@ impl RedisDecoder {
             side.arguments.clear();
             OpenCommand { first: first(), last: time, length: 0, missing: 0 }
         });
-        open.length = open.length.saturating_add(piece.taken as u64);
-        open.last = time;
         match (piece.depth, piece.token) {
             (0, Token::Aggregate { kind: b'*', length: Some(_) } | Token::Null) | (1, Token::StringEnd) => {}
             (1, Token::String { kind: b'$', length: Some(_) }) => side.arguments.begin(),
             (1, Token::Part(part)) => side.arguments.add(part),
-            _ => return Err(Desync("no command")),
+            _ => {
+                side.is_broken = true;
+                return Err(Desync("no command"));
+            }
         }
+        open.length = open.length.saturating_add(piece.taken as u64);
+        open.last = time;
         if piece.ends_value
             && let Some(open) = side.open.take()
         {
@@ -522,7 +531,7 @@ impl RedisDecoder {
         self.cut_command(out);
         let side = &mut self.commands;
         side.reader.reset();
-        (side.is_searching, side.in_transaction) = (true, false);
+        (side.is_searching, side.is_broken, side.in_transaction) = (true, false, false);
         side.replies = ReplyMode::On;
         self.lose();
     }
@@ -556,8 +565,9 @@ impl RedisDecoder {
     /// Adds the reply that is being read, whose end is missing.
     fn cut_reply(&mut self, out: &mut Messages) {
         if let Some(open) = self.replies.open.take() {
-            let OpenReply { mut message, class, .. } = open;
+            let OpenReply { mut message, class, contents } = open;
             message.partial.lacks_end = true;
+            message.fields.extend(contents.rows.map(|rows| (&RETURNED_ROWS, FieldValue::Number(rows))));
             message.id = match class {
                 ReplyClass::Answer => self.pairing.answered(message.last).map(|command| command.id),
                 _ => None,

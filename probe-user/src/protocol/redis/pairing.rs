@@ -117,6 +117,8 @@ pub(super) struct CommandPairing {
     /// Whether a reply is complete, and neither a command nor a gap has followed.
     is_settled: bool,
     last_byte: Option<Timestamp>,
+    /// When the reply began whose command was not seen yet.
+    waiting_since: Option<Timestamp>,
     /// When the connection was taken for idle, until a later reply confirms it.
     idle_since: Option<Timestamp>,
 }
@@ -135,6 +137,7 @@ impl CommandPairing {
             may_block: false,
             is_settled: false,
             last_byte: None,
+            waiting_since: None,
             idle_since: None,
         }
     }
@@ -156,6 +159,10 @@ impl CommandPairing {
     /// A command was sent. Returns its id. None if its reply will not be known.
     pub(super) fn command(&mut self, sent: SentCommand, replies: RepliesSeen) -> Option<u64> {
         let SentCommand { time, expects, may_block } = sent;
+        if self.waiting_since.take().is_some_and(|since| since < time) {
+            // Nothing is answered before it is asked: the count is wrong.
+            self.lose();
+        }
         if self.is_exact {
             self.pipelines |= !self.pending.is_empty();
         } else {
@@ -219,9 +226,11 @@ impl CommandPairing {
             return ReplyAnswer::Unknown;
         }
         match self.pending.front() {
-            None => ReplyAnswer::Wait,
+            None => {
+                self.waiting_since = Some(time);
+                ReplyAnswer::Wait
+            }
             Some(first) if time < first.time => {
-                // Nothing is answered before it is asked: the count is wrong.
                 self.lose();
                 ReplyAnswer::Unknown
             }
@@ -251,6 +260,6 @@ impl CommandPairing {
         self.is_exact = false;
         self.pending.clear();
         (self.outstanding, self.outstanding_when_quiet) = (0, None);
-        (self.is_settled, self.idle_since) = (false, None);
+        (self.is_settled, self.waiting_since, self.idle_since) = (false, None, None);
     }
 }

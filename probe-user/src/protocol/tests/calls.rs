@@ -139,6 +139,20 @@ pub(crate) fn decode(
     Decoded { messages: out.drain().collect(), protocol, undecoded: conversation.undecoded_bytes(), held }
 }
 
+/// Checks that the same messages of each direction come out of any bytes, however they are cut.
+#[track_caller]
+pub(crate) fn check_any_cut(protocol: &'static Protocol, hints: &Hints, calls: &TestCalls, split: usize) {
+    let messages = |split| {
+        let decoded = decode(Conversation::of(protocol, hints.clone()), calls, split, None);
+        [Direction::Transmit, Direction::Receive].map(|direction| {
+            let of_direction = decoded.messages.iter().filter(|message| message.direction == direction);
+            let fields: Vec<&Field> = protocol.fields.iter().collect();
+            of_direction.map(|message| (line_of(message, &fields), message.length)).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(messages(split), messages(usize::MAX), "cut after each {split}: {hints:?} {calls:?}");
+}
+
 /// Counts requests, and pairs. `belong` says whether a response answers a request. No pair may be wrong, and
 /// no id may be given twice.
 #[track_caller]

@@ -4,7 +4,9 @@
 
 use super::*;
 use crate::event::Role;
-use crate::protocol::tests::calls::{Decoded, TestCalls, count_pairs, decode, field_text, line_of};
+use crate::protocol::tests::calls::{
+    Decoded, TestCalls, check_any_cut, count_pairs, decode, field_text, line_of,
+};
 use crate::protocol::{ALL, Conversation, Detect, Hints, Input, Message, Prefix};
 use crate::test_rng::{TestRng, cases};
 

@@ -7,7 +7,9 @@ use crate::event::Role;
 use crate::protocol::database::{
     AFFECTED_ROWS, BATCH, COLLECTION, ERROR_TYPE, NAMESPACE, QUERY, RETURNED_ROWS, STATUS, STATUS_MESSAGE,
 };
-use crate::protocol::tests::calls::{Decoded, TestCalls, count_pairs, decode, field_text, line_of};
+use crate::protocol::tests::calls::{
+    Decoded, TestCalls, check_any_cut, count_pairs, decode, field_text, line_of,
+};
 use crate::protocol::{ALL, Conversation, Detect, Hints, Input, Prefix};
 use crate::test_rng::{TestRng, cases};
 

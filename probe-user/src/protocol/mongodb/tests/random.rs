@@ -79,7 +79,7 @@ fn any_bytes_are_taken() {
         }
         let hints = Hints { role: None, ..if seed % 2 == 0 { client() } else { joined() } };
         let split = 1 + rng.below(50);
-        decode(Conversation::of(&MONGODB, hints), &calls, split, None);
+        check_any_cut(&MONGODB, &hints, &calls, split);
     }
 }
 

@@ -108,7 +108,8 @@ fn any_bytes_are_taken() {
         }
         let hints = Hints { role: None, ..if seed % 2 == 0 { client() } else { joined() } };
         let split = 1 + rng.below(50);
-        decode(Conversation::of(&REDIS, hints), &calls, split, None);
+        let decoded = decode(Conversation::of(&REDIS, hints), &calls, split, None);
+        assert!(decoded.held < 1 << 20, "{}", decoded.held);
     }
 }
 
