@@ -80,6 +80,14 @@ pub const HTTP: Release = Release {
     wheels: Wheels::Http,
 };
 
+/// Redis 7.0 with its own clients and one in Python.
+pub const REDIS: Release = Release {
+    name: "redis",
+    suite: "bookworm",
+    packages: &["redis-server", "redis-tools", "python3-redis", "python3"],
+    wheels: Wheels::LeftOut,
+};
+
 /// PHP 8.2, which can copy its code to huge pages.
 pub const PHP: Release =
     Release { name: "php", suite: "bookworm", packages: &["php-cli"], wheels: Wheels::LeftOut };
