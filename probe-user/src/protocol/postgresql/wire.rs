@@ -84,7 +84,17 @@ pub(super) fn startup(data: &[u8]) -> Detect {
     let fits = match code {
         SSL_REQUEST | GSS_ENCRYPTION_REQUEST => length == 8,
         CANCEL_REQUEST => (16..=268).contains(&length),
-        _ => is_version(code) && (9..=MAX_STARTUP).contains(&length),
+        _ => {
+            if !is_version(code) || !(9..=MAX_STARTUP).contains(&length) {
+                return Detect::No;
+            }
+            // Version 3.0 is also what a Kafka client asks for metadata with, followed by a number.
+            return match data.get(8) {
+                None => Detect::NeedMore,
+                Some(first) if first.is_ascii_alphabetic() || *first == b'_' => Detect::Yes,
+                Some(_) => Detect::No,
+            };
+        }
     };
     if fits { Detect::Yes } else { Detect::No }
 }
