@@ -43,14 +43,14 @@ def receive_all(receiver, length):
         length -= len(receiver.recv(length))
 
 
-def exchange(client, server, target, send, receive):
-    """A request by these functions, which is answered in the usual way."""
+def exchange(client, server, target, send, receive, missing=0):
+    """A request by these functions, which is answered in the usual way. `missing` bytes reach no memory."""
     message = request(target, target.encode() * 40)
     send(client, message)
     receive(server, len(message))
     server.sendall(ANSWER)
     receive_all(client, len(ANSWER))
-    say(target, 204, len(message))
+    say(target, 204, len(message), missing)
 
 
 def in_pieces(message):
@@ -82,6 +82,12 @@ def recvmsg(receiver, length):
 def peek(receiver, length):
     receiver.recv(20, socket.MSG_PEEK)
     receive_all(receiver, length)
+
+
+def dropped(receiver, length):
+    """The kernel drops the second half of what it would have copied."""
+    receive_all(receiver, length - 100)
+    receiver.recv(100, socket.MSG_TRUNC)
 
 
 def forked(receiver, length):
@@ -140,4 +146,5 @@ for pair in tcp, unix:
         exchange(client, server, f"/{pair.__name__}/{name}", send, receive)
     if pair is tcp:
         sendfile(client, server)
+        exchange(client, server, "/tcp/dropped", FORMS["send"][0], dropped, 100)
         exchange(client, server, "/after-sendfile", *FORMS["send"])

@@ -16,7 +16,7 @@ struct Logged {
     target: String,
     status: u64,
     length: u64,
-    /// The bytes of the response that pass no buffer of the server.
+    /// The bytes that pass no buffer of the server.
     missing: u64,
 }
 

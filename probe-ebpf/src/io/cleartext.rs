@@ -27,6 +27,9 @@ const PIECES: u64 = 128;
 /// what is received again later, and reports of errors.
 pub const OUTSIDE_OF_STREAM: u64 = 0x1 | 0x2 | 0x2000;
 
+/// A flag of recv(2): the bytes are not wanted.
+const MSG_TRUNC: u64 = 0x20;
+
 /// Whether such bytes are wanted.
 #[inline(always)]
 pub fn enabled() -> bool {
@@ -61,6 +64,9 @@ pub fn on_transfer(sock: u64, direction: IoDirection, bytes: u64, flags: u64) ->
     let sent = u64::from(direction == IoDirection::Transmit);
     let system_call = mem::system_call()?;
     let Place { address, pieces } = system_call.place();
+    // TCP drops the bytes then, instead of copying them.
+    let is_copied = direction == IoDirection::Transmit || flags & MSG_TRUNC == 0;
+    let address = if is_copied { address } else { 0 };
     emit_transfer(sock, bytes as u64, address, pieces, system_call.number & 0xffff | sent << 16);
     Some(())
 }
@@ -102,7 +108,7 @@ extern "C" fn emit_transfer(sock: u64, bytes: u64, address: u64, pieces: u64, nu
         chunk: 0,
         reserved: 0,
     };
-    if pieces == 0 || is_over {
+    if pieces == 0 || call.captured == 0 {
         call::payload(call, address);
     } else {
         emit_pieces(call, address, pieces);

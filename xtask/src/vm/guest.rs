@@ -24,8 +24,9 @@ const SIZES: [&str; 4] = ["--up", "1,8192,100000", "--down", "8191,16384,1000000
 
 /// Commands that together need all BPF programs. -vv also loads those that are rarely needed, and logs each
 /// one.
-const LOADS: [&[&str]; 4] = [
+const LOADS: [&[&str]; 5] = [
     &["ssl", "-vv", "--connections", "--", "true"],
+    &["requests", "-vv", "--", "true"],
     // Waits for containers, and therefore needs the records of all cgroups.
     &["exec", "-vv", "--image", "none", "--duration", "1s"],
     &["exec", "-vv", "--failed", "--exits", "--forks", "--", "true"],
@@ -34,8 +35,24 @@ const LOADS: [&[&str]; 4] = [
 
 /// Programs that replace each other: those on kernel functions are for kernels without these tracepoints
 /// (before Linux 6.3).
-const ON_TRACEPOINTS: [&str; 2] = ["socket_sent", "socket_received"];
-const ON_FUNCTIONS: [&str; 4] = ["inet6_received", "inet_received", "socket_sends", "unix_received"];
+const ON_TRACEPOINTS: [&str; 4] =
+    ["socket_sent", "socket_sent_in_clear", "socket_received", "socket_received_in_clear"];
+const ON_FUNCTIONS: [&str; 14] = [
+    "inet_sent",
+    "inet_sent_in_clear",
+    "inet6_sent",
+    "inet6_sent_in_clear",
+    "unix_sent",
+    "unix_sent_in_clear",
+    "inet_received",
+    "inet_received_in_clear",
+    "inet6_received",
+    "inet6_received_in_clear",
+    "unix_received",
+    "unix_received_in_clear",
+    "inet_sent_page",
+    "inet_sent_page_in_clear",
+];
 
 /// The end of the names of programs that run at the entry and the return of a function, which are for kernels
 /// since Linux 6.13.

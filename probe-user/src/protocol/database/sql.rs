@@ -1,7 +1,8 @@
 //! SQL → statements, of which it is known what is a value.
 //!
-//! Owns where literals and comments begin and end, and which literals are secrets: those are replaced here, and
-//! kept nowhere. In doubt more is replaced, never less. Every byte is looked at a constant number of times.
+//! Owns where literals and comments begin and end, and which literals are secrets: those are replaced here,
+//! and kept nowhere. In doubt more is replaced, never less. Every byte is looked at a constant number of
+//! times.
 
 use crate::event::{Statement, StatementPart};
 
@@ -63,7 +64,7 @@ pub(in crate::protocol) enum TokenKind {
 }
 
 /// A token with its text.
-pub(in crate::protocol) type Token<'t> = (TokenKind, &'t str);
+pub(in crate::protocol) type SqlToken<'t> = (TokenKind, &'t str);
 
 /// The tokens of a text. Together they are the text.
 #[derive(Clone, Debug)]
@@ -83,7 +84,7 @@ impl<'t> Tokens<'t> {
     }
 
     /// The next token that means something.
-    pub(in crate::protocol) fn next_meaningful(&mut self) -> Option<Token<'t>> {
+    pub(in crate::protocol) fn next_meaningful(&mut self) -> Option<SqlToken<'t>> {
         self.find(|(kind, _)| !matches!(kind, TokenKind::Space | TokenKind::Comment))
     }
 
@@ -180,9 +181,9 @@ impl<'t> Tokens<'t> {
 }
 
 impl<'t> Iterator for Tokens<'t> {
-    type Item = Token<'t>;
+    type Item = SqlToken<'t>;
 
-    fn next(&mut self) -> Option<Token<'t>> {
+    fn next(&mut self) -> Option<SqlToken<'t>> {
         let (kind, length) = self.measure()?;
         let (token, rest) = self.rest.split_at_checked(length.max(1)).unwrap_or((self.rest, ""));
         self.rest = rest;
@@ -293,7 +294,7 @@ impl Default for Reader {
 }
 
 impl Reader {
-    fn token(&mut self, (kind, text): Token<'_>) {
+    fn token(&mut self, (kind, text): SqlToken<'_>) {
         let part = match kind {
             TokenKind::Literal | TokenKind::Number => return self.literal(kind, text),
             TokenKind::Comment if names_secret(text) => (StatementPart::Comment, "/*…*/"),

@@ -1,7 +1,7 @@
 //! Whether bytes are PostgreSQL's, and where a message begins among any.
 //!
-//! What a client sends at once is a chain of messages up to a Sync or a query. What a server sends ends with a
-//! ReadyForQuery, whose six bytes are nearly fixed.
+//! What a client sends at once is a chain of messages up to a Sync or a query. What a server sends ends with
+//! a ReadyForQuery, whose six bytes are nearly fixed.
 
 use super::NAME;
 use super::wire::{self, HEAD, Sender, startup};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::idle::Form;
-use super::names::{Effect, MAX_NAME, Prepared, SqlEffect, Target, sql_effect};
-use super::unit::{Asked, Entry, UnitKind};
-use super::wire::{self, HEAD, MessageHead, Rest, Sender};
+use super::idle::QueryForm;
+use super::names::{ExecutedStatement, MAX_NAME, NameEffect, Prepared, SqlEffect, sql_effect};
+use super::unit::{Asked, AwaitedAnswer, UnitKind};
+use super::wire::{self, HEAD, Rest, Sender, TaggedHead};
 use super::{Discards, MAX_ENTRIES, MAX_HELD, Pairing, PostgreSqlDecoder, Reading, Unit, chain};
 use crate::event::Direction;
 use crate::protocol::database::sql::{self, MAX_TEXT};
@@ -32,7 +32,7 @@ impl Bounds {
 }
 
 /// The bytes of a body that matter.
-fn wanted(head: MessageHead) -> usize {
+fn wanted(head: TaggedHead) -> usize {
     let most = match head.tag {
         b'Q' => MAX_TEXT + 2,
         b'P' => MAX_NAME + MAX_TEXT + 2,
@@ -81,7 +81,11 @@ impl PostgreSqlDecoder {
         let Some(message) = input.data.get(..length) else { return Ok(Step::More) };
         let bounds = Bounds::of(input, length);
         if matches!(code, wire::SSL_REQUEST | wire::GSS_ENCRYPTION_REQUEST) {
-            self.entries.push_back(Entry { asked: Asked::Encryption, unit: None, effect: Effect::None });
+            self.entries.push_back(AwaitedAnswer {
+                asked: Asked::Encryption,
+                unit: None,
+                effect: NameEffect::None,
+            });
             return Ok(Step::Taken(length));
         }
         let kind = if wire::is_version(code) { UnitKind::Connect } else { UnitKind::Cancel };
@@ -95,7 +99,7 @@ impl PostgreSqlDecoder {
             // The database is that of the user's name if none is given.
             let namespace = named(b"database").or_else(|| named(b"user"));
             self.namespace = namespace.map(|name| String::from_utf8_lossy(name).into_owned());
-            self.expect(Asked::Connect, Some(number), Effect::None);
+            self.expect(Asked::Connect, Some(number), NameEffect::None);
             self.frontend.reading = Reading::Message;
         }
         self.emit_complete(out);
@@ -134,7 +138,7 @@ impl PostgreSqlDecoder {
         let is_measured = count > 0 && count.is_multiple_of(MEASURED_ENTRIES);
         let held = || {
             let units = self.units.iter().map(Unit::size);
-            units.chain(self.entries.iter().map(Entry::size)).sum::<usize>()
+            units.chain(self.entries.iter().map(AwaitedAnswer::size)).sum::<usize>()
         };
         if count >= MAX_ENTRIES || (is_measured && held() > MAX_HELD) {
             self.lose(out);
@@ -165,7 +169,8 @@ impl PostgreSqlDecoder {
 
     /// Whether the answer to a query or a Sync is outstanding.
     fn waits_for_ready(&self) -> bool {
-        let is_last = |entry: &Entry| matches!(entry.asked, Asked::Sync | Asked::Query | Asked::Function);
+        let is_last =
+            |entry: &AwaitedAnswer| matches!(entry.asked, Asked::Sync | Asked::Query | Asked::Function);
         self.entries.back().is_some_and(is_last)
     }
 
@@ -177,7 +182,7 @@ impl PostgreSqlDecoder {
         }
         let first = lost.group.take().unwrap_or(bounds.first);
         if !matches!(self.backend.reading, Reading::Search) {
-            lost.proof.request(first, if tag == b'Q' { Form::Simple } else { Form::Extended });
+            lost.proof.request(first, if tag == b'Q' { QueryForm::Simple } else { QueryForm::Extended });
         }
         for entry in std::mem::take(&mut self.entries) {
             self.names.doubt(entry.effect);
@@ -202,7 +207,7 @@ impl PostgreSqlDecoder {
                     self.entries.clear();
                 }
                 let unit = self.open_unit;
-                self.expect(Asked::Sync, unit, Effect::None);
+                self.expect(Asked::Sync, unit, NameEffect::None);
                 self.close_unit();
                 unit
             }
@@ -213,7 +218,7 @@ impl PostgreSqlDecoder {
             }
             b'F' => {
                 let unit = self.begin_unit(UnitKind::Function, bounds);
-                self.expect(Asked::Function, Some(unit), Effect::None);
+                self.expect(Asked::Function, Some(unit), NameEffect::None);
                 self.close_unit();
                 Some(unit)
             }
@@ -222,7 +227,7 @@ impl PostgreSqlDecoder {
                     self.discards = Discards::Nothing;
                 }
                 if !self.entries.is_empty() {
-                    self.expect(Asked::CopyEnd, None, Effect::None);
+                    self.expect(Asked::CopyEnd, None, NameEffect::None);
                 }
                 self.units.back().map(|unit| unit.number)
             }
@@ -272,16 +277,16 @@ impl PostgreSqlDecoder {
     }
 
     /// Waits for the answer to a message, unless the server discards it.
-    fn expect(&mut self, asked: Asked, unit: Option<u64>, effect: Effect) {
+    fn expect(&mut self, asked: Asked, unit: Option<u64>, effect: NameEffect) {
         if matches!(self.discards, Discards::Rest(_)) {
             // Later messages refer to it.
-            self.entries.push_back(Entry { asked: Asked::Discarded, unit: None, effect });
+            self.entries.push_back(AwaitedAnswer { asked: Asked::Discarded, unit: None, effect });
             return;
         }
         if let Some(unit) = unit.and_then(|number| self.unit_mut(number)) {
             unit.outstanding += 1;
         }
-        self.entries.push_back(Entry { asked, unit, effect });
+        self.entries.push_back(AwaitedAnswer { asked, unit, effect });
     }
 
     fn query(&mut self, body: &[u8], bounds: Bounds) -> u64 {
@@ -290,11 +295,12 @@ impl PostgreSqlDecoder {
         let effect = sql_effect(text, &sql, self.dialect);
         let number = self.begin_unit(UnitKind::Query, bounds);
         let statements = sql.statements;
-        let target = self.executed(Target { name: None, prepared: Some(Prepared::new(sql, effect.clone())) });
+        let target = self
+            .executed(ExecutedStatement { name: None, prepared: Some(Prepared::new(sql, effect.clone())) });
         if let Some(unit) = self.unit_mut(number) {
             (unit.target, unit.statements) = (target, statements);
         }
-        self.expect(Asked::Query, Some(number), Effect::Sql(effect));
+        self.expect(Asked::Query, Some(number), NameEffect::Sql(effect));
         self.close_unit();
         number
     }
@@ -303,7 +309,7 @@ impl PostgreSqlDecoder {
         let number = self.continue_unit(UnitKind::Prepare, bounds, |unit| unit.kind == UnitKind::Close);
         let named = wire::text(body).filter(|(name, _)| name.len() <= MAX_NAME);
         let Some((name, rest)) = named else {
-            self.expect(Asked::Parse, Some(number), Effect::None);
+            self.expect(Asked::Parse, Some(number), NameEffect::None);
             return number;
         };
         let text = wire::text(rest).map_or(rest, |(text, _)| text);
@@ -312,10 +318,11 @@ impl PostgreSqlDecoder {
         let prepared = Prepared::new(sql, effect);
         let name = String::from_utf8_lossy(name).into_owned();
         if let Some(unit) = self.unit_mut(number) {
-            unit.target = Target { name: Some(name.clone()), prepared: Some(Arc::clone(&prepared)) };
+            unit.target =
+                ExecutedStatement { name: Some(name.clone()), prepared: Some(Arc::clone(&prepared)) };
             unit.parses = Some(name.clone());
         }
-        self.expect(Asked::Parse, Some(number), Effect::Statement(name, Some(prepared)));
+        self.expect(Asked::Parse, Some(number), NameEffect::Statement(name, Some(prepared)));
         number
     }
 
@@ -330,16 +337,16 @@ impl PostgreSqlDecoder {
             is_free && (unit.parses.is_none() || unit.parses == of)
         });
         let Some((portal, name)) = names else {
-            self.expect(Asked::Bind, Some(number), Effect::None);
+            self.expect(Asked::Bind, Some(number), NameEffect::None);
             return number;
         };
         let prepared = self.find_statement(&name);
-        let target = Target { name: Some(name), prepared };
+        let target = ExecutedStatement { name: Some(name), prepared };
         if let Some(unit) = self.unit_mut(number) {
             unit.kind = unit.kind.max(UnitKind::Bind);
             unit.target = target.clone();
         }
-        self.expect(Asked::Bind, Some(number), Effect::Portal(portal, target));
+        self.expect(Asked::Bind, Some(number), NameEffect::Portal(portal, target));
         number
     }
 
@@ -349,14 +356,14 @@ impl PostgreSqlDecoder {
         if let Some((kind, name)) = named {
             let name = String::from_utf8_lossy(name).into_owned();
             let target = match kind {
-                b'S' => Target { prepared: self.find_statement(&name), name: Some(name) },
+                b'S' => ExecutedStatement { prepared: self.find_statement(&name), name: Some(name) },
                 _ => self.find_portal(&name),
             };
             if let Some(unit) = self.unit_mut(number).filter(|unit| unit.kind == UnitKind::Describe) {
                 unit.target = target;
             }
         }
-        self.expect(Asked::Describe, Some(number), Effect::None);
+        self.expect(Asked::Describe, Some(number), NameEffect::None);
         number
     }
 
@@ -369,7 +376,7 @@ impl PostgreSqlDecoder {
         if let Some(unit) = self.unit_mut(number) {
             unit.target = target;
         }
-        self.expect(Asked::Execute, Some(number), Effect::Sql(effect.unwrap_or_default()));
+        self.expect(Asked::Execute, Some(number), NameEffect::Sql(effect.unwrap_or_default()));
         number
     }
 
@@ -377,48 +384,48 @@ impl PostgreSqlDecoder {
         let number = self.continue_unit(UnitKind::Close, bounds, |_| true);
         let named = body.split_first().and_then(|(kind, rest)| Some((*kind, wire::text(rest)?.0)));
         let effect = match named.map(|(kind, name)| (kind, String::from_utf8_lossy(name).into_owned())) {
-            Some((b'S', name)) => Effect::CloseStatement(name),
-            Some((_, name)) => Effect::ClosePortal(name),
-            None => Effect::Sql(SqlEffect::All),
+            Some((b'S', name)) => NameEffect::CloseStatement(name),
+            Some((_, name)) => NameEffect::ClosePortal(name),
+            None => NameEffect::Sql(SqlEffect::All),
         };
         self.expect(Asked::Close, Some(number), effect);
         number
     }
 
     /// What is executed if a statement says EXECUTE.
-    fn executed(&mut self, target: Target) -> Target {
+    fn executed(&mut self, target: ExecutedStatement) -> ExecutedStatement {
         let Some(SqlEffect::Execute(name)) = target.prepared.as_ref().map(|prepared| &prepared.effect) else {
             return target;
         };
         let name = name.clone();
         let prepared = self.find_statement(&name).or(target.prepared);
-        Target { name: Some(name), prepared }
+        ExecutedStatement { name: Some(name), prepared }
     }
 
     /// The statement of a name, as the server knows it when it has answered all before.
     fn find_statement(&mut self, name: &str) -> Option<Arc<Prepared>> {
         for entry in self.entries.iter().rev() {
             match &entry.effect {
-                Effect::Statement(of, prepared) if of == name => return prepared.clone(),
-                Effect::Sql(SqlEffect::Prepare(of, prepared)) if of == name => {
+                NameEffect::Statement(of, prepared) if of == name => return prepared.clone(),
+                NameEffect::Sql(SqlEffect::Prepare(of, prepared)) if of == name => {
                     return Some(Arc::clone(prepared));
                 }
-                Effect::CloseStatement(of) | Effect::Sql(SqlEffect::Deallocate(of)) if of == name => {
+                NameEffect::CloseStatement(of) | NameEffect::Sql(SqlEffect::Deallocate(of)) if of == name => {
                     return None;
                 }
-                Effect::Sql(SqlEffect::All) => return None,
+                NameEffect::Sql(SqlEffect::All) => return None,
                 _ => {}
             }
         }
         self.names.statement(name)
     }
 
-    fn find_portal(&mut self, name: &str) -> Target {
+    fn find_portal(&mut self, name: &str) -> ExecutedStatement {
         for entry in self.entries.iter().rev() {
             match &entry.effect {
-                Effect::Portal(of, target) if of == name => return target.clone(),
-                Effect::ClosePortal(of) if of == name => return Target::default(),
-                Effect::Sql(SqlEffect::All | SqlEffect::Portals) => return Target::default(),
+                NameEffect::Portal(of, target) if of == name => return target.clone(),
+                NameEffect::ClosePortal(of) if of == name => return ExecutedStatement::default(),
+                NameEffect::Sql(SqlEffect::All | SqlEffect::Portals) => return ExecutedStatement::default(),
                 _ => {}
             }
         }

@@ -1,9 +1,9 @@
 //! Whether nothing is outstanding on a connection of which bytes were missed.
 //!
 //! Responses have no numbers. Which request one answers is only known if it is known that none before it was
-//! outstanding. A client that sends one request at a time shows that by doing so: what it sends follows what the
-//! server said, and the other way round. One that sends several ahead would have to keep exactly as many in
-//! flight all the time to look the same, and never make a pause.
+//! outstanding. A client that sends one request at a time shows that by doing so: what it sends follows what
+//! the server said, and the other way round. One that sends several ahead would have to keep exactly as many
+//! in flight all the time to look the same, and never make a pause.
 
 use std::time::Duration;
 
@@ -15,12 +15,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 const BEFORE_PAUSE: u32 = 2;
 /// The same without a pause, if all are simple queries, which hardly any client pipelines.
 const SIMPLE: u32 = 16;
-/// The same if they are not. Whoever keeps just as many in flight for so long gets two answers at once some time.
+/// The same if they are not. Whoever keeps just as many in flight for so long gets two answers at once some
+/// time.
 const EXTENDED: u32 = 64;
 
 /// How a request asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum QueryForm {
     Simple,
     Extended,
 }
@@ -39,9 +40,9 @@ pub(super) struct IdleProof {
 }
 
 impl IdleProof {
-    /// What is known of a client that was followed before bytes were missed.
-    pub(super) fn of_client(pipelines: bool) -> Self {
-        Self { pipelines, ..Self::default() }
+    /// What is known of a client that had pipelined before bytes were missed.
+    pub(super) fn of_pipelining_client() -> Self {
+        Self { pipelines: true, ..Self::default() }
     }
 
     /// Forgets what is disproved by missing more.
@@ -66,13 +67,13 @@ impl IdleProof {
     }
 
     /// Handles a request that the server answers with one response.
-    pub(super) fn request(&mut self, first: Timestamp, form: Form) {
+    pub(super) fn request(&mut self, first: Timestamp, form: QueryForm) {
         if self.answered.is_some_and(|answered| first <= answered) {
             // It may have been answered by a response that was seen before it.
             (self.alternations, self.outstanding, self.has_extended) = (0, 0, false);
             return;
         }
-        self.has_extended |= form == Form::Extended;
+        self.has_extended |= form == QueryForm::Extended;
         self.outstanding = self.outstanding.saturating_add(1);
         if self.outstanding > 1 {
             (self.pipelines, self.alternations) = (true, 0);

@@ -1,9 +1,9 @@
 //! PostgreSQL, protocol 3: what clients ask of servers, and of poolers that speak as servers do.
 //!
-//! Owns the decoder of one connection. A query is an exchange, and so is each execution of a prepared statement
-//! with the messages that prepare it ([`unit`]). Responses come in the order of the messages that ask for them,
-//! so that pairing is following both directions in step ([`server`]). After a loss, pairs are only formed again
-//! when nothing is outstanding ([`idle`]).
+//! Owns the decoder of one connection. A query is an exchange, and so is each execution of a prepared
+//! statement with the messages that prepare it ([`unit`]). Responses come in the order of the messages that
+//! ask for them, so that pairing is following both directions in step ([`server`]). After a loss, pairs are
+//! only formed again when nothing is outstanding ([`idle`]).
 
 mod chain;
 mod client;
@@ -25,8 +25,8 @@ use crate::event::{Direction, Role};
 
 use idle::IdleProof;
 use names::Names;
-use reply::Reply;
-use unit::{Entry, Unit};
+use reply::ServerReply;
+use unit::{AwaitedAnswer, Unit};
 use wire::Rest;
 
 /// The name in messages.
@@ -58,7 +58,7 @@ struct PostgreSqlDecoder {
     /// The exchanges that are not complete, in the order of their requests.
     units: VecDeque<Unit>,
     /// The messages of the client that wait for an answer.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<AwaitedAnswer>,
     /// The number of the unit that more messages may belong to.
     open_unit: Option<u64>,
     /// The number of the last unit.
@@ -97,7 +97,7 @@ struct LostPairing {
     /// When the messages began that the next Sync ends.
     group: Option<Timestamp>,
     /// The response that is being read, and what it says.
-    response: Option<(Message, Reply)>,
+    response: Option<(Message, ServerReply)>,
 }
 
 /// The state of one direction.
@@ -194,8 +194,8 @@ impl PostgreSqlDecoder {
     }
 
     /// What the requests of the connection have in common.
-    fn describe(&self) -> unit::Connection<'_> {
-        unit::Connection { namespace: self.namespace.as_deref() }
+    fn describe(&self) -> unit::UnitContext<'_> {
+        unit::UnitContext { namespace: self.namespace.as_deref() }
     }
 
     /// Handles that it is no longer known what is outstanding: what waits is unpaired.
@@ -214,7 +214,8 @@ impl PostgreSqlDecoder {
                 }
             }
             Pairing::Exact => {
-                let proof = IdleProof::of_client(self.pipelines);
+                let pipelines = self.pipelines;
+                let proof = if pipelines { IdleProof::of_pipelining_client() } else { IdleProof::default() };
                 self.pairing = Pairing::Lost(Box::new(LostPairing { proof, ..LostPairing::default() }));
             }
         }
@@ -263,7 +264,10 @@ impl Decoder for PostgreSqlDecoder {
                 side.reading = Reading::Message;
             }
             if let Some(unit) = unit.and_then(|number| self.unit_mut(number)) {
-                unit.add_gap(from == client, missing);
+                unit.add_gap(
+                    if from == client { wire::Sender::Client } else { wire::Sender::Server },
+                    missing,
+                );
             } else if let Pairing::Lost(lost) = &mut self.pairing
                 && from != client
                 && let Some((response, _)) = &mut lost.response
@@ -311,7 +315,7 @@ impl Decoder for PostgreSqlDecoder {
 
     fn held_bytes(&self) -> usize {
         self.units.iter().map(Unit::size).sum::<usize>()
-            + self.entries.iter().map(Entry::size).sum::<usize>()
+            + self.entries.iter().map(AwaitedAnswer::size).sum::<usize>()
             + self.names.size()
     }
 }

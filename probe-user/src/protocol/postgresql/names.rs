@@ -40,19 +40,19 @@ impl Prepared {
 
 /// What a portal executes: the name of its statement, and the statement if it is known.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Target {
+pub(super) struct ExecutedStatement {
     pub(super) name: Option<String>,
     pub(super) prepared: Option<Arc<Prepared>>,
 }
 
 /// What changes if the server confirms a message.
 #[derive(Clone, Debug, Default)]
-pub(super) enum Effect {
+pub(super) enum NameEffect {
     #[default]
     None,
     Statement(String, Option<Arc<Prepared>>),
     CloseStatement(String),
-    Portal(String, Target),
+    Portal(String, ExecutedStatement),
     ClosePortal(String),
     /// What the SQL of the message says.
     Sql(SqlEffect),
@@ -76,7 +76,7 @@ pub(super) enum SqlEffect {
 #[derive(Debug)]
 pub(super) struct Names {
     statements: LruCache<String, Arc<Prepared>>,
-    portals: LruCache<String, Target>,
+    portals: LruCache<String, ExecutedStatement>,
     bytes: usize,
 }
 
@@ -91,36 +91,39 @@ impl Names {
         self.statements.get(name).cloned()
     }
 
-    pub(super) fn portal(&mut self, name: &str) -> Option<Target> {
+    pub(super) fn portal(&mut self, name: &str) -> Option<ExecutedStatement> {
         self.portals.get(name).cloned()
     }
 
     /// Handles that a message was confirmed.
-    pub(super) fn apply(&mut self, effect: Effect) {
+    pub(super) fn apply(&mut self, effect: NameEffect) {
         match effect {
-            Effect::None | Effect::Sql(SqlEffect::None | SqlEffect::Execute(_)) => {}
-            Effect::Statement(name, Some(prepared)) | Effect::Sql(SqlEffect::Prepare(name, prepared)) => {
+            NameEffect::None | NameEffect::Sql(SqlEffect::None | SqlEffect::Execute(_)) => {}
+            NameEffect::Statement(name, Some(prepared))
+            | NameEffect::Sql(SqlEffect::Prepare(name, prepared)) => {
                 self.put(name, prepared);
             }
-            Effect::Statement(name, None)
-            | Effect::CloseStatement(name)
-            | Effect::Sql(SqlEffect::Deallocate(name)) => self.forget(&name),
-            Effect::Portal(name, target) => {
+            NameEffect::Statement(name, None)
+            | NameEffect::CloseStatement(name)
+            | NameEffect::Sql(SqlEffect::Deallocate(name)) => self.forget(&name),
+            NameEffect::Portal(name, target) => {
                 self.portals.put(name, target);
             }
-            Effect::ClosePortal(name) => {
+            NameEffect::ClosePortal(name) => {
                 self.portals.pop(&name);
             }
-            Effect::Sql(SqlEffect::Portals) => self.portals.clear(),
-            Effect::Sql(SqlEffect::All) => *self = Self::default(),
+            NameEffect::Sql(SqlEffect::Portals) => self.portals.clear(),
+            NameEffect::Sql(SqlEffect::All) => *self = Self::default(),
         }
     }
 
     /// Handles that it is not known whether a message was confirmed.
-    pub(super) fn doubt(&mut self, effect: Effect) {
+    pub(super) fn doubt(&mut self, effect: NameEffect) {
         match effect {
-            Effect::Statement(name, _) | Effect::Sql(SqlEffect::Prepare(name, _)) => self.forget(&name),
-            Effect::Portal(name, _) => {
+            NameEffect::Statement(name, _) | NameEffect::Sql(SqlEffect::Prepare(name, _)) => {
+                self.forget(&name);
+            }
+            NameEffect::Portal(name, _) => {
                 self.portals.pop(&name);
             }
             other => self.apply(other),
@@ -152,7 +155,8 @@ impl Names {
     }
 
     pub(super) fn size(&self) -> usize {
-        let target = |target: &Target| target.prepared.as_ref().map_or(0, |prepared| prepared.size());
+        let target =
+            |target: &ExecutedStatement| target.prepared.as_ref().map_or(0, |prepared| prepared.size());
         let portals = self.portals.iter().map(|(name, portal)| name.len() + target(portal));
         self.bytes + portals.sum::<usize>()
     }

@@ -19,7 +19,7 @@ const SKIPPED: &str = "skipped";
 
 /// What the messages of a response say.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reply {
+pub(super) struct ServerReply {
     /// The rows of all statements. None if none returns any.
     rows: Option<u64>,
     /// What came of the statement that is being executed.
@@ -89,7 +89,7 @@ fn is_code(value: &[u8]) -> bool {
     value.len() == 5 && value.iter().all(u8::is_ascii_alphanumeric)
 }
 
-impl Reply {
+impl ServerReply {
     /// Handles a message of the response.
     pub(super) fn message(&mut self, tag: u8, body: &[u8]) {
         match tag {

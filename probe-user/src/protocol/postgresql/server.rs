@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 
 use super::chain::{READY, ready_end};
-use super::reply::{Reply, ServerError};
+use super::reply::{ServerError, ServerReply};
 use super::unit::{Asked, Cut};
-use super::wire::{self, HEAD, MessageHead, Rest, Sender};
+use super::wire::{self, HEAD, Rest, Sender, TaggedHead};
 use super::{Discards, NAME, Pairing, PostgreSqlDecoder, Reading};
 use crate::event::{Direction, FieldValue};
 use crate::protocol::database::sql::Backslash;
@@ -33,7 +33,7 @@ enum Answers {
 }
 
 /// The bytes of a body that matter.
-fn wanted(head: MessageHead) -> usize {
+fn wanted(head: TaggedHead) -> usize {
     let most = match head.tag {
         b'E' | b'A' => 8 * 1024,
         b'C' => 128,
@@ -286,8 +286,8 @@ impl PostgreSqlDecoder {
         }
     }
 
-    /// While the server reads what is copied to it, it ignores Sync. Clients send one behind each Execute, and
-    /// another one behind the end of the data.
+    /// While the server reads what is copied to it, it ignores Sync. Clients send one behind each Execute,
+    /// and another one behind the end of the data.
     fn begin_copy(&mut self, number: Option<u64>) {
         let end = self.entries.iter().position(|entry| entry.asked == Asked::CopyEnd);
         let before = end.unwrap_or(self.entries.len());
@@ -333,7 +333,7 @@ impl PostgreSqlDecoder {
             return;
         }
         let (response, reply) = lost.response.get_or_insert_with(|| {
-            (Message::new(NAME, MessageKind::Response, server, answer.first), Reply::default())
+            (Message::new(NAME, MessageKind::Response, server, answer.first), ServerReply::default())
         });
         response.length = response.length.saturating_add(answer.taken as u64);
         response.last = answer.last;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::NAME;
-use super::names::{Effect, Prepared, SqlEffect, Target};
-use super::reply::Reply;
+use super::names::{ExecutedStatement, NameEffect, Prepared, SqlEffect};
+use super::reply::ServerReply;
+use super::wire::Sender;
 use crate::event::{Direction, FieldValue, Statement};
 use crate::protocol::database::{BATCH, NAMESPACE, OPERATION, PREPARED, QUERY, SYSTEM};
 use crate::protocol::{Message, MessageKind, Messages};
@@ -32,19 +33,19 @@ pub(super) enum Asked {
 
 /// A message of the client that waits for its answer.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct AwaitedAnswer {
     pub(super) asked: Asked,
     pub(super) unit: Option<u64>,
-    pub(super) effect: Effect,
+    pub(super) effect: NameEffect,
 }
 
-impl Entry {
+impl AwaitedAnswer {
     pub(super) fn size(&self) -> usize {
         let prepared = |prepared: &Option<Arc<Prepared>>| prepared.as_ref().map_or(0, |it| it.size());
         let effect = match &self.effect {
-            Effect::Statement(name, of) => name.len() + prepared(of),
-            Effect::Portal(name, target) => name.len() + prepared(&target.prepared),
-            Effect::Sql(SqlEffect::Prepare(name, prepared)) => name.len() + prepared.size(),
+            NameEffect::Statement(name, of) => name.len() + prepared(of),
+            NameEffect::Portal(name, target) => name.len() + prepared(&target.prepared),
+            NameEffect::Sql(SqlEffect::Prepare(name, prepared)) => name.len() + prepared.size(),
             _ => 0,
         };
         size_of::<Self>() + effect
@@ -94,7 +95,7 @@ pub(super) enum Cut {
 
 /// What is known of the connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Connection<'a> {
+pub(super) struct UnitContext<'a> {
     pub(super) namespace: Option<&'a str>,
 }
 
@@ -105,7 +106,7 @@ pub(super) struct Unit {
     pub(super) kind: UnitKind,
     pub(super) request: Message,
     pub(super) response: Option<Message>,
-    pub(super) reply: Reply,
+    pub(super) reply: ServerReply,
     /// How many of its messages wait for their answers.
     pub(super) outstanding: usize,
     /// Whether no more messages of the client belong to it.
@@ -113,7 +114,7 @@ pub(super) struct Unit {
     /// Whether the server answers in order, so that the response is certain to belong to it.
     pub(super) is_paired: bool,
     /// What it executes or prepares.
-    pub(super) target: Target,
+    pub(super) target: ExecutedStatement,
     /// The statements of its query, if not one.
     pub(super) statements: Option<u64>,
     /// The name of the statement that it prepares.
@@ -127,11 +128,11 @@ impl Unit {
             kind,
             request: Message::new(NAME, MessageKind::Request, from, first),
             response: None,
-            reply: Reply::default(),
+            reply: ServerReply::default(),
             outstanding: 0,
             is_closed: false,
             is_paired: true,
-            target: Target::default(),
+            target: ExecutedStatement::default(),
             statements: None,
             parses: None,
         }
@@ -152,8 +153,11 @@ impl Unit {
         response.last = last;
     }
 
-    pub(super) fn add_gap(&mut self, of_client: bool, missing: u64) {
-        let message = if of_client { Some(&mut self.request) } else { self.response.as_mut() };
+    pub(super) fn add_gap(&mut self, sender: Sender, missing: u64) {
+        let message = match sender {
+            Sender::Client => Some(&mut self.request),
+            Sender::Server => self.response.as_mut(),
+        };
         if let Some(message) = message {
             message.length = message.length.saturating_add(missing);
             message.partial.missing = message.partial.missing.saturating_add(missing);
@@ -172,7 +176,7 @@ impl Unit {
     }
 
     /// Adds its messages.
-    pub(super) fn emit(mut self, connection: &Connection<'_>, cut: Cut, out: &mut Messages) {
+    pub(super) fn emit(mut self, connection: &UnitContext<'_>, cut: Cut, out: &mut Messages) {
         let id = (self.is_paired && cut != Cut::Unpaired).then_some(self.number);
         self.request.id = id;
         self.request.is_one_way = self.kind == UnitKind::Cancel;
@@ -189,7 +193,7 @@ impl Unit {
         }
     }
 
-    fn push_fields(&mut self, connection: &Connection<'_>) {
+    fn push_fields(&mut self, connection: &UnitContext<'_>) {
         let fields = &mut self.request.fields;
         fields.push((&SYSTEM, FieldValue::Text(NAME.to_owned())));
         let namespace = connection.namespace.map(|name| FieldValue::Text(name.to_owned()));

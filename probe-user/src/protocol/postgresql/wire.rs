@@ -17,7 +17,7 @@ const TEST_VERSION: u32 = 0x0003_270f;
 
 /// The head of a message with a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MessageHead {
+pub(super) struct TaggedHead {
     pub(super) tag: u8,
     /// The length of the body.
     pub(super) body: usize,
@@ -39,7 +39,7 @@ pub(super) enum Sender {
 }
 
 /// Reads the head of a message. None if it is not there yet.
-pub(super) fn head(data: &[u8], sender: Sender) -> Result<Option<MessageHead>, Desync> {
+pub(super) fn head(data: &[u8], sender: Sender) -> Result<Option<TaggedHead>, Desync> {
     let Some((&tag, rest)) = data.split_first() else { return Ok(None) };
     let tags: &[u8] = match sender {
         Sender::Client => b"QPBDECSHFXdcfp",
@@ -62,7 +62,7 @@ pub(super) fn head(data: &[u8], sender: Sender) -> Result<Option<MessageHead>, D
         return Err(Desync("an impossible length"));
     }
     let body = usize::try_from(length).unwrap_or(usize::MAX).saturating_sub(4);
-    Ok(Some(MessageHead { tag, body }))
+    Ok(Some(TaggedHead { tag, body }))
 }
 
 /// The length and the code of a message without a tag. None if it is not there yet.

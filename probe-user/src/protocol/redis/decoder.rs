@@ -708,7 +708,12 @@ fn find_client(input: Input<'_>) -> Detect {
     match starts_command(data) {
         Detect::No => {
             let word = data.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-            if command::is_known(word) { Detect::Yes } else { Detect::No }
+            let is_whole = word.len() < data.len();
+            match is_whole {
+                true if command::is_known(word) => Detect::Yes,
+                false if command::starts_known(word) => Detect::NeedMore,
+                _ => Detect::No,
+            }
         }
         found => found,
     }

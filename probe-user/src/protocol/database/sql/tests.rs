@@ -1,3 +1,5 @@
+//! What is found in statements of each dialect: literals, secrets, comments and first words.
+
 use super::*;
 use crate::test_rng::{TestRng, cases};
 

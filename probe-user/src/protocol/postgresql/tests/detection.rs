@@ -13,7 +13,7 @@ fn detected(hints: &Hints, sent: &[u8], received: &[u8]) -> Detect {
 
 #[test]
 fn beginnings() {
-    let [Event::Call(_, startup), _] = startup() else { return };
+    let [Happening::Call(_, startup), _] = startup() else { return };
     let server = Hints { role: Some(Role::Server), ..client() };
     let unknown = Hints { role: None, ..client() };
     for (hints, sent, received, expected) in [

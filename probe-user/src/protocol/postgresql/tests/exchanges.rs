@@ -206,7 +206,7 @@ fn what_waits_is_bounded() {
         })
         .flatten()
         .collect();
-    let [Event::Call(_, startup), _] = startup() else { return };
+    let [Happening::Call(_, startup), _] = startup() else { return };
     let all = [startup, messages].concat();
     let (mut offset, mut most) = (0, 0);
     for data in all.chunks(16_384) {

@@ -50,7 +50,7 @@ fn exchange(
 }
 
 /// The calls of a connection.
-fn calls(rng: &mut TestRng, client: Client, exchanges: u64) -> Vec<Event> {
+fn calls(rng: &mut TestRng, client: Client, exchanges: u64) -> Vec<Happening> {
     let mut prepared = BTreeMap::new();
     let mut events = startup().to_vec();
     let mut outstanding: Vec<Vec<Vec<u8>>> = Vec::new();
@@ -63,7 +63,7 @@ fn calls(rng: &mut TestRng, client: Client, exchanges: u64) -> Vec<Event> {
         let may_send = sent < exchanges && outstanding.len() < window;
         if may_send && (outstanding.is_empty() || rng.below(3) > 0) {
             if outstanding.is_empty() && rng.below(4) == 0 {
-                events.push(Event::Pause);
+                events.push(Happening::Pause);
             }
             sent += 1;
             let (request, response) = exchange(rng, sent, &mut prepared);
@@ -113,7 +113,7 @@ fn joined_at_every_call() {
             let pairs = paired(&messages);
             // Some exchanges pass until it is known that nothing is outstanding.
             let left =
-                rest.iter().filter(|event| matches!(event, Event::Call(Direction::Transmit, _))).count();
+                rest.iter().filter(|event| matches!(event, Happening::Call(Direction::Transmit, _))).count();
             let words: Vec<String> = messages.iter().map(shown).collect();
             assert!(first < 2 || pairs + 20 >= left, "{pairs} of {left} from {first}: {words:#?}");
         }
@@ -125,11 +125,11 @@ fn joined_within_calls() {
     let mut rng = TestRng(0x1545_f491_4f6c_dd1d);
     let events = calls(&mut rng, Client::Sequential, 12);
     for first in 0..events.len() {
-        let Event::Call(direction, data) = &events[first] else { continue };
+        let Happening::Call(direction, data) = &events[first] else { continue };
         for at in 1..data.len() {
             let mut rest = events[first..].to_vec();
-            rest[0] = Event::Call(*direction, data[at..].to_vec());
-            let events: Vec<Event> = [Event::Gap(*direction, 5)].into_iter().chain(rest).collect();
+            rest[0] = Happening::Call(*direction, data[at..].to_vec());
+            let events: Vec<Happening> = [Happening::Gap(*direction, 5)].into_iter().chain(rest).collect();
             paired(&run(Conversation::of(&POSTGRESQL, joined()), &events, 1000).0);
         }
     }
@@ -140,11 +140,11 @@ fn a_gap_at_every_byte() {
     let mut rng = TestRng(0x0545_f491_4f6c_dd1d);
     let events = calls(&mut rng, Client::Sequential, 10);
     for index in 0..events.len() {
-        let Event::Call(direction, data) = &events[index] else { continue };
+        let Happening::Call(direction, data) = &events[index] else { continue };
         for at in 0..data.len() {
             let parts = [
-                Event::Call(*direction, data[..at].to_vec()),
-                Event::Gap(*direction, (data.len() - at) as u64),
+                Happening::Call(*direction, data[..at].to_vec()),
+                Happening::Gap(*direction, (data.len() - at) as u64),
             ];
             let all = [&events[..index], &parts, &events[index + 1..]].concat();
             paired(&run(conversation(&client()), &all, 1000).0);
@@ -161,20 +161,20 @@ fn random_gaps() {
         let mut events = calls(&mut rng, client_is, 30);
         for _ in 0..=rng.below(3) {
             let index = rng.below(events.len());
-            let Event::Call(direction, data) = events[index].clone() else { continue };
+            let Happening::Call(direction, data) = events[index].clone() else { continue };
             if data.is_empty() {
                 continue;
             }
             let at = rng.below(data.len());
             let to = at + 1 + rng.below(data.len() - at);
             let parts = [
-                Event::Call(direction, data[..at].to_vec()),
-                Event::Gap(direction, (to - at) as u64),
-                Event::Call(direction, data[to..].to_vec()),
+                Happening::Call(direction, data[..at].to_vec()),
+                Happening::Gap(direction, (to - at) as u64),
+                Happening::Call(direction, data[to..].to_vec()),
             ];
             events.splice(index..=index, parts);
         }
-        events.retain(|event| !matches!(event, Event::Call(_, data) if data.is_empty()));
+        events.retain(|event| !matches!(event, Happening::Call(_, data) if data.is_empty()));
         all += 31;
         found += paired(&run(conversation(&client()), &events, 1 + rng.below(200)).0);
     }
@@ -187,9 +187,9 @@ fn gaps_within_bodies_are_exact() {
     check(
         &[
             up(&[q("SELECT 1")]),
-            Event::Call(Direction::Receive, row[..100].to_vec()),
-            Event::Gap(Direction::Receive, 4000),
-            Event::Call(Direction::Receive, row[4100..].to_vec()),
+            Happening::Call(Direction::Receive, row[..100].to_vec()),
+            Happening::Gap(Direction::Receive, 4000),
+            Happening::Call(Direction::Receive, row[4100..].to_vec()),
             down(&[done("SELECT 1"), ready('I')]),
         ],
         &[">2 SELECT `SELECT ?` 14", "<2 rows=1 tags=SELECT 1 idle 5025 -4000"],

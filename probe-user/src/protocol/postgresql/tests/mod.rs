@@ -21,19 +21,19 @@ mod recordings;
 
 /// An event on a connection, as the client sees it.
 #[derive(Clone, Debug)]
-pub(super) enum Event {
+pub(super) enum Happening {
     Call(Direction, Vec<u8>),
     Gap(Direction, u64),
     /// Nothing happens for a second.
     Pause,
 }
 
-pub(super) fn up(messages: &[Vec<u8>]) -> Event {
-    Event::Call(Direction::Transmit, messages.concat())
+pub(super) fn up(messages: &[Vec<u8>]) -> Happening {
+    Happening::Call(Direction::Transmit, messages.concat())
 }
 
-pub(super) fn down(messages: &[Vec<u8>]) -> Event {
-    Event::Call(Direction::Receive, messages.concat())
+pub(super) fn down(messages: &[Vec<u8>]) -> Happening {
+    Happening::Call(Direction::Receive, messages.concat())
 }
 
 pub(super) fn client() -> Hints {
@@ -84,7 +84,7 @@ pub(super) fn error(code: &str, message: &str) -> Vec<u8> {
 }
 
 /// The first messages of a connection.
-pub(super) fn startup() -> [Event; 2] {
+pub(super) fn startup() -> [Happening; 2] {
     let body = b"\0\x03\0\0user\0u\0database\0shop\0\0";
     let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
     let answer = [m('R', [0; 4]), m('S', "a\0b\0"), m('K', [0; 8]), ready('I')];
@@ -155,7 +155,7 @@ pub(super) fn start_time() -> Timestamp {
 /// Decodes events, each a millisecond after the previous one.
 pub(super) fn run(
     mut conversation: Conversation,
-    events: &[Event],
+    events: &[Happening],
     split: usize,
 ) -> (Vec<Message>, Conversation) {
     let mut out = Messages::new(1000);
@@ -164,7 +164,7 @@ pub(super) fn run(
     for (call, event) in (1..).zip(events) {
         time += std::time::Duration::from_millis(1);
         match event {
-            Event::Call(direction, data) => {
+            Happening::Call(direction, data) => {
                 let offset = &mut offsets[usize::from(*direction == Direction::Receive)];
                 for (index, data) in data.chunks(split).enumerate() {
                     let mark = CallMark { offset: *offset, call, time, starts_call: index == 0 };
@@ -172,8 +172,8 @@ pub(super) fn run(
                     *offset += data.len() as u64;
                 }
             }
-            Event::Pause => time += std::time::Duration::from_secs(1),
-            Event::Gap(direction, length) => {
+            Happening::Pause => time += std::time::Duration::from_secs(1),
+            Happening::Gap(direction, length) => {
                 let offset = &mut offsets[usize::from(*direction == Direction::Receive)];
                 let gap = Gap { offset: *offset, length: *length, cause: GapCause::Lost };
                 conversation.gap(*direction, gap, &mut out);
@@ -195,7 +195,7 @@ pub(super) fn conversation(hints: &Hints) -> Conversation {
 
 /// The same messages come out however the bytes are cut.
 #[track_caller]
-pub(super) fn words(hints: &Hints, events: &[Event]) -> Vec<String> {
+pub(super) fn words(hints: &Hints, events: &[Happening]) -> Vec<String> {
     let of = |split| run(conversation(hints), events, split).0.iter().map(shown).collect::<Vec<_>>();
     let whole = of(usize::MAX);
     for split in [1, 2, 3, 5, 7, 64, 1000] {
@@ -206,7 +206,7 @@ pub(super) fn words(hints: &Hints, events: &[Event]) -> Vec<String> {
 
 /// Checks what becomes of the messages after the startup.
 #[track_caller]
-pub(super) fn check(events: &[Event], expected: &[&str]) {
+pub(super) fn check(events: &[Happening], expected: &[&str]) {
     let events = [&startup()[..], events].concat();
     let words = words(&client(), &events);
     assert_eq!(words[..2], [">1 CONNECT 30", "<1 idle 37"]);

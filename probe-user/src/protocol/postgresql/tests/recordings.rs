@@ -1,16 +1,16 @@
-//! Connections of real clients to PostgreSQL 15.18, as a proxy between them has recorded them: for each call a
-//! byte with the direction, the length in four bytes (little endian), and the data.
+//! Connections of real clients to PostgreSQL 15.18, as a proxy between them has recorded them: for each call
+//! a byte with the direction, the length in four bytes (little endian), and the data.
 
 use super::*;
 use expect_test::{Expect, expect};
 
-fn events(mut data: &[u8]) -> Vec<Event> {
+fn events(mut data: &[u8]) -> Vec<Happening> {
     let mut events = Vec::new();
     while let Some((&direction, rest)) = data.split_first() {
         let (length, rest) = rest.split_first_chunk::<4>().unwrap();
         let (call, rest) = rest.split_at(usize::try_from(u32::from_le_bytes(*length)).unwrap());
         let direction = if direction == 0 { Direction::Transmit } else { Direction::Receive };
-        events.push(Event::Call(direction, call.to_vec()));
+        events.push(Happening::Call(direction, call.to_vec()));
         data = rest;
     }
     events
@@ -23,7 +23,7 @@ fn check(data: &[u8], expected: &Expect) {
 }
 
 /// All recordings.
-pub(super) fn all() -> Vec<Vec<Event>> {
+pub(super) fn all() -> Vec<Vec<Happening>> {
     [
         &include_bytes!("data/psql.bin")[..],
         include_bytes!("data/psql-unencrypted.bin"),
@@ -298,7 +298,7 @@ fn damaged_connections() {
             let mut damaged = events.clone();
             for _ in 0..=rng.below(4) {
                 let index = rng.below(damaged.len());
-                if let Event::Call(_, data) = &mut damaged[index] {
+                if let Happening::Call(_, data) = &mut damaged[index] {
                     let at = rng.below(data.len());
                     rng.damage(data, at);
                 }
