@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 const PORT: u16 = 8443;
 const PATIENCE: Duration = Duration::from_secs(30);
-const TRACE: [&str; 6] = ["requests", "--messages", "--body", "1m", "-o", "json"];
+const TRACE: [&str; 7] = ["requests", "--no-cleartext", "--messages", "--body", "1m", "-o", "json"];
 const MAPPED: [&str; 3] =
     ["/usr/lib/x86_64-linux-gnu/libssl.so.3", "/usr/lib/x86_64-linux-gnu/libcrypto.so.3", "/tls-tonic"];
 const CADDY: &[&str] =
