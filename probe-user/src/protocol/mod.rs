@@ -16,6 +16,7 @@ mod input;
 mod kafka;
 mod message;
 mod mongodb;
+mod mysql;
 mod postgresql;
 mod redis;
 mod sse;
@@ -42,6 +43,7 @@ pub const ALL: &[&Protocol] = &[
     &postgresql::POSTGRESQL,
     &kafka::KAFKA,
     &mongodb::MONGODB,
+    &mysql::MYSQL,
 ];
 
 /// A protocol.

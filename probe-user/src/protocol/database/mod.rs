@@ -2,6 +2,7 @@
 //! exchange looks at a glance.
 
 pub(super) mod error_text;
+pub(super) mod idle;
 pub(super) mod sql;
 
 use crate::event::{Field, FieldKind, FieldValue, Outcome, Overview};
@@ -24,10 +25,12 @@ fields! {
     PREPARED: Text = "db.statement.name", "The name of the prepared statement that is executed";
     BATCH: Number = "db.operation.batch.size", "How many statements or commands the request has, if not one";
     STATUS: Text = "db.response.status_code", "The code of an error: an SQLSTATE, a number, the first word of an error";
+    SQLSTATE: Text = "db.response.sqlstate", "The SQLSTATE of an error whose code is a number";
     STATUS_MESSAGE: Text = "db.response.status_message", "What an error says, with `?` in place of each value";
     RETURNED_ROWS: Number = "db.response.returned_rows", "How many rows, documents or entries were returned";
     AFFECTED_ROWS: Number = "db.response.affected_rows", "How many rows or documents were changed";
     COMMAND_TAGS: List = "db.response.command_tags", "What the server says that was done, for each statement: `INSERT 0 5`";
+    COMPRESSION: Text = "db.connection.compression", "How what follows is compressed, which is not decoded: `zlib` or `zstd`";
     TRANSACTION: Text = "db.transaction.state", "After the exchange: `idle`, `in_transaction` or `failed`";
     ERROR_TYPE: Text = "error.type", "Why the exchange failed: a status of the server or of the call, the code of an error, or how it was broken off";
 }

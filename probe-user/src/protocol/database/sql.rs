@@ -17,6 +17,68 @@ const SECRET: &str = "***";
 /// What stands for what is not kept.
 const CUT: &str = "…";
 
+/// The words that statements begin with.
+const KEYWORDS: &[&str] = &[
+    "ABORT",
+    "ALTER",
+    "ANALYZE",
+    "BEGIN",
+    "CALL",
+    "CHECKPOINT",
+    "CLOSE",
+    "COMMENT",
+    "COMMIT",
+    "COPY",
+    "CREATE",
+    "DEALLOCATE",
+    "DECLARE",
+    "DELETE",
+    "DISCARD",
+    "DO",
+    "DROP",
+    "END",
+    "EXECUTE",
+    "EXPLAIN",
+    "FETCH",
+    "GRANT",
+    "INSERT",
+    "LISTEN",
+    "LOCK",
+    "MERGE",
+    "MOVE",
+    "NOTIFY",
+    "PREPARE",
+    "REFRESH",
+    "REINDEX",
+    "RELEASE",
+    "RESET",
+    "REVOKE",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SELECT",
+    "SET",
+    "SHOW",
+    "START",
+    "TABLE",
+    "TRUNCATE",
+    "UNLISTEN",
+    "UPDATE",
+    "VACUUM",
+    "VALUES",
+    "WITH",
+    "DESC",
+    "DESCRIBE",
+    "FLUSH",
+    "HANDLER",
+    "KILL",
+    "LOAD",
+    "OPTIMIZE",
+    "REPLACE",
+    "UNLOCK",
+    "USE",
+    "XA",
+];
+
 /// How a server reads SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::protocol) struct Dialect {
@@ -393,6 +455,16 @@ fn names_secret(text: &str) -> bool {
 fn has_user_information(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else { return false };
     rest.find(':').zip(rest.rfind('@')).is_some_and(|(colon, at)| colon < at)
+}
+
+/// Whether a text is likely a statement, by how it begins.
+pub(in crate::protocol) fn begins_statement(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let length = text.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+    let word = text.get(..length).unwrap_or_default();
+    let is_keyword = KEYWORDS.iter().any(|keyword| word.eq_ignore_ascii_case(keyword.as_bytes()));
+    let is_begun = [&b"/*"[..], b"--", b"("].iter().any(|begin| text.starts_with(begin));
+    is_keyword || (is_begun && text.len() >= 8 && std::str::from_utf8(text).is_ok())
 }
 
 #[cfg(test)]

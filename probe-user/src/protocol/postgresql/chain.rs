@@ -6,6 +6,7 @@
 use super::NAME;
 use super::wire::{self, HEAD, Sender, startup};
 use crate::event::Role;
+use crate::protocol::database::sql::begins_statement;
 use crate::protocol::{Detect, Input, Prefix};
 
 /// The bytes of a ReadyForQuery.
@@ -16,57 +17,6 @@ const MAX_STARTS: usize = 16;
 const MAX_MESSAGE: usize = 32 * 1024;
 /// The messages that suffice without a Sync, if one of them executes something.
 const MIN_CHAIN: usize = 3;
-/// The words that statements begin with.
-const KEYWORDS: &[&str] = &[
-    "ABORT",
-    "ALTER",
-    "ANALYZE",
-    "BEGIN",
-    "CALL",
-    "CHECKPOINT",
-    "CLOSE",
-    "COMMENT",
-    "COMMIT",
-    "COPY",
-    "CREATE",
-    "DEALLOCATE",
-    "DECLARE",
-    "DELETE",
-    "DISCARD",
-    "DO",
-    "DROP",
-    "END",
-    "EXECUTE",
-    "EXPLAIN",
-    "FETCH",
-    "GRANT",
-    "INSERT",
-    "LISTEN",
-    "LOCK",
-    "MERGE",
-    "MOVE",
-    "NOTIFY",
-    "PREPARE",
-    "REFRESH",
-    "REINDEX",
-    "RELEASE",
-    "RESET",
-    "REVOKE",
-    "ROLLBACK",
-    "SAVEPOINT",
-    "SELECT",
-    "SET",
-    "SHOW",
-    "START",
-    "TABLE",
-    "TRUNCATE",
-    "UNLISTEN",
-    "UPDATE",
-    "VACUUM",
-    "VALUES",
-    "WITH",
-];
-
 /// Detects the protocol.
 pub(super) fn detect(prefix: &Prefix<'_>) -> Detect {
     if prefix.hints.alpn.as_deref().is_some_and(|name| name != NAME) {
@@ -159,12 +109,7 @@ pub(super) fn asks(input: Input<'_>, start: usize) -> Detect {
 
 fn is_query(body: &[u8]) -> bool {
     let Some((text, [])) = wire::text(body) else { return false };
-    let text = text.trim_ascii_start();
-    let length = text.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
-    let word = text.get(..length).unwrap_or_default();
-    let is_keyword = KEYWORDS.iter().any(|keyword| word.eq_ignore_ascii_case(keyword.as_bytes()));
-    let is_begun = [&b"/*"[..], b"--", b"("].iter().any(|begin| text.starts_with(begin));
-    is_keyword || (is_begun && text.len() >= 8 && std::str::from_utf8(text).is_ok())
+    begins_statement(text)
 }
 
 fn is_parse(body: &[u8]) -> bool {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::idle::QueryForm;
 use super::names::{ExecutedStatement, MAX_NAME, NameEffect, Prepared, SqlEffect, sql_effect};
 use super::unit::{Asked, AwaitedAnswer, UnitKind};
 use super::wire::{self, HEAD, Rest, Sender, TaggedHead};
 use super::{Discards, MAX_ENTRIES, MAX_HELD, Pairing, PostgreSqlDecoder, Reading, Unit, chain};
 use crate::event::Direction;
+use crate::protocol::database::idle::QueryForm;
 use crate::protocol::database::sql::{self, MAX_TEXT};
 use crate::protocol::{Desync, Detect, Input, Messages, Step};
 

@@ -3,11 +3,10 @@
 //! Owns the decoder of one connection. A query is an exchange, and so is each execution of a prepared
 //! statement with the messages that prepare it ([`unit`]). Responses come in the order of the messages that
 //! ask for them, so that pairing is following both directions in step ([`server`]). After a loss, pairs are
-//! only formed again when nothing is outstanding ([`idle`]).
+//! only formed again when nothing is outstanding ([`IdleProof`]).
 
 mod chain;
 mod client;
-mod idle;
 mod names;
 mod reply;
 mod server;
@@ -18,12 +17,12 @@ use std::collections::VecDeque;
 
 use jiff::Timestamp;
 
+use super::database::idle::IdleProof;
 use super::database::sql::{Backslash, Dialect, Family};
 use super::database::{FIELDS, overview};
 use super::{Decoder, Desync, Detect, Gap, GapCause, Hints, Input, Message, Messages, Protocol, Step};
 use crate::event::{Direction, Role};
 
-use idle::IdleProof;
 use names::Names;
 use reply::ServerReply;
 use unit::{AwaitedAnswer, Unit};

@@ -21,14 +21,14 @@ const EXTENDED: u32 = 64;
 
 /// How a request asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum QueryForm {
+pub(in crate::protocol) enum QueryForm {
     Simple,
     Extended,
 }
 
 /// What was seen since bytes were missed.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct IdleProof {
+pub(in crate::protocol) struct IdleProof {
     /// The requests that were not answered, if no earlier ones were outstanding.
     outstanding: u32,
     alternations: u32,
@@ -41,17 +41,17 @@ pub(super) struct IdleProof {
 
 impl IdleProof {
     /// What is known of a client that had pipelined before bytes were missed.
-    pub(super) fn of_pipelining_client() -> Self {
+    pub(in crate::protocol) fn of_pipelining_client() -> Self {
         Self { pipelines: true, ..Self::default() }
     }
 
     /// Forgets what is disproved by missing more.
-    pub(super) fn restart(&mut self) {
+    pub(in crate::protocol) fn restart(&mut self) {
         *self = Self { pipelines: self.pipelines, ..Self::default() };
     }
 
     /// Whether nothing is outstanding when a request begins at this time.
-    pub(super) fn is_idle(&self, first: Timestamp) -> bool {
+    pub(in crate::protocol) fn is_idle(&self, first: Timestamp) -> bool {
         let Some(answered) = self.answered else { return false };
         if self.outstanding > 0 || first <= answered {
             return false;
@@ -67,7 +67,7 @@ impl IdleProof {
     }
 
     /// Handles a request that the server answers with one response.
-    pub(super) fn request(&mut self, first: Timestamp, form: QueryForm) {
+    pub(in crate::protocol) fn request(&mut self, first: Timestamp, form: QueryForm) {
         if self.answered.is_some_and(|answered| first <= answered) {
             // It may have been answered by a response that was seen before it.
             (self.alternations, self.outstanding, self.has_extended) = (0, 0, false);
@@ -81,7 +81,7 @@ impl IdleProof {
     }
 
     /// Handles the end of a response.
-    pub(super) fn response(&mut self, last: Timestamp) {
+    pub(in crate::protocol) fn response(&mut self, last: Timestamp) {
         self.answered = Some(last);
         if self.outstanding == 1 {
             self.alternations = self.alternations.saturating_add(1);
