@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::exchange::{Command, Cut, NamespaceEffect, OpenExchange, PreparedText};
+use super::exchange::{ExchangeCut, MySqlCommand, NamespaceEffect, OpenExchange, PreparedText};
 use super::packet::{self, Capabilities, FULL, HEAD, PacketHead, PacketRest};
 use super::response::ResponseState;
 use super::{MAX_PENDING, MySqlDecoder, Reading};
@@ -83,7 +83,7 @@ impl MySqlDecoder {
             self.namespace = database(payload, capabilities);
         }
         let bounds = Bounds::of(input, HEAD + head.length);
-        let mut exchange = self.new_exchange(Command::Connect, bounds);
+        let mut exchange = self.new_exchange(MySqlCommand::Connect, bounds);
         exchange.sequence = head.sequence.wrapping_add(1);
         exchange.add_request(bounds.taken, bounds.last);
         self.pending.push_back(exchange);
@@ -92,7 +92,7 @@ impl MySqlDecoder {
         Step::Taken(bounds.taken)
     }
 
-    fn new_exchange(&mut self, command: Command, bounds: Bounds) -> OpenExchange {
+    fn new_exchange(&mut self, command: MySqlCommand, bounds: Bounds) -> OpenExchange {
         self.last_number += 1;
         let from = self.client.unwrap_or(Direction::Transmit);
         let mut exchange = OpenExchange::new(self.last_number, command, from, bounds.first);
@@ -125,7 +125,7 @@ impl MySqlDecoder {
             // More of the previous command: its text, a file, what authenticates the client.
             self.pending.back().map(|exchange| exchange.number)
         } else {
-            let Some(command) = payload.first().map(|number| Command::Numbered(*number)) else {
+            let Some(command) = payload.first().map(|number| MySqlCommand::Numbered(*number)) else {
                 return Err(Desync("an empty command"));
             };
             if command.name().is_none() {
@@ -149,7 +149,7 @@ impl MySqlDecoder {
     /// Handles a command. Returns the number of its exchange.
     fn command(
         &mut self,
-        command: Command,
+        command: MySqlCommand,
         payload: &[u8],
         bounds: Bounds,
         out: &mut Messages,
@@ -162,24 +162,26 @@ impl MySqlDecoder {
             self.lose(out);
         }
         let body = payload.get(1..).unwrap_or_default();
-        if command == Command::QUIT {
+        if command == MySqlCommand::QUIT {
             return None;
         }
         let mut exchange = self.new_exchange(command, bounds);
-        if command == Command::SEND_LONG_DATA {
+        if command == MySqlCommand::SEND_LONG_DATA {
             let taken = bounds.taken;
             self.long_data.get_or_insert(exchange).add_request(taken, bounds.last);
             return None;
         }
         match command {
-            Command::QUERY => self.query(&mut exchange, body),
-            Command::PREPARE => exchange.prepared = Some(self.read_sql(body)),
-            Command::INIT_DB => {
+            MySqlCommand::QUERY => self.query(&mut exchange, body),
+            MySqlCommand::PREPARE => exchange.prepared = Some(self.read_sql(body)),
+            MySqlCommand::INIT_DB => {
                 let name = String::from_utf8_lossy(body).into_owned();
                 exchange.effect = NamespaceEffect::Use(Some(name));
             }
-            Command::CHANGE_USER => exchange.effect = NamespaceEffect::Use(self.changed_database(body)),
-            Command::CLOSE | Command::RESET | Command::FETCH => self.refer(&mut exchange, body),
+            MySqlCommand::CHANGE_USER => exchange.effect = NamespaceEffect::Use(self.changed_database(body)),
+            MySqlCommand::CLOSE | MySqlCommand::RESET | MySqlCommand::FETCH => {
+                self.refer(&mut exchange, body);
+            }
             _ if command.executes() => {
                 self.refer(&mut exchange, body);
                 if let Some(data) = self.long_data.take() {
@@ -189,7 +191,7 @@ impl MySqlDecoder {
             }
             _ => {}
         }
-        if command == Command::CLOSE
+        if command == MySqlCommand::CLOSE
             && let Some(id) = exchange.statement
         {
             self.statements.pop(&id);
@@ -199,8 +201,8 @@ impl MySqlDecoder {
         Some(number)
     }
 
-    /// The end of a prepared statement's description is not known as long as it was not seen whether there is a
-    /// packet for it. If there is no such packet before the next command, the response has ended.
+    /// The end of a prepared statement's description is not known as long as it was not seen whether there is
+    /// a packet for it. If there is no such packet before the next command, the response has ended.
     fn end_uncertain(&mut self, out: &mut Messages) {
         if let Some(open) = self.pending.back_mut()
             && open.state == (ResponseState::PreparedEnd { columns: 0 })
@@ -230,7 +232,7 @@ impl MySqlDecoder {
         if !is_free {
             // It is not known which of them the next response belongs to.
             for exchange in std::mem::take(&mut self.pending) {
-                exchange.emit(Cut::Unpaired, out);
+                exchange.emit(ExchangeCut::Unpaired, out);
             }
             self.backend.reading = Reading::Search;
         }
@@ -284,7 +286,7 @@ impl MySqlDecoder {
             exchange.prepared = self.statements.get(&id).cloned();
             return;
         }
-        let sent = self.pending.iter().rev().find(|open| open.command == Command::PREPARE);
+        let sent = self.pending.iter().rev().find(|open| open.command == MySqlCommand::PREPARE);
         if let Some(open) = sent {
             exchange.prepared.clone_from(&open.prepared);
         } else {

@@ -12,13 +12,13 @@ use crate::protocol::{Message, MessageKind, Messages};
 
 /// What a client asks for, by the numbers of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum MySqlCommand {
     /// The beginning of a connection.
     Connect,
     Numbered(u8),
 }
 
-impl Command {
+impl MySqlCommand {
     pub(super) const QUIT: Self = Self::Numbered(0x01);
     pub(super) const INIT_DB: Self = Self::Numbered(0x02);
     pub(super) const QUERY: Self = Self::Numbered(0x03);
@@ -96,7 +96,7 @@ impl PreparedText {
 
 /// Why an exchange is added before it is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(super) enum ExchangeCut {
     /// It is complete.
     Nothing,
     /// The connection has ended.
@@ -118,7 +118,7 @@ pub(super) enum NamespaceEffect {
 #[derive(Clone, Debug)]
 pub(super) struct OpenExchange {
     pub(super) number: u64,
-    pub(super) command: Command,
+    pub(super) command: MySqlCommand,
     pub(super) request: Message,
     pub(super) response: Option<Message>,
     pub(super) state: ResponseState,
@@ -133,7 +133,7 @@ pub(super) struct OpenExchange {
 }
 
 impl OpenExchange {
-    pub(super) fn new(number: u64, command: Command, from: Direction, first: Timestamp) -> Self {
+    pub(super) fn new(number: u64, command: MySqlCommand, from: Direction, first: Timestamp) -> Self {
         Self {
             number,
             command,
@@ -185,23 +185,23 @@ impl OpenExchange {
     }
 
     /// Adds its messages.
-    pub(super) fn emit(mut self, cut: Cut, out: &mut Messages) {
-        let id = (self.is_paired && cut != Cut::Unpaired).then_some(self.number);
+    pub(super) fn emit(mut self, cut: ExchangeCut, out: &mut Messages) {
+        let id = (self.is_paired && cut != ExchangeCut::Unpaired).then_some(self.number);
         self.request.id = id;
         self.request.is_one_way = self.command.is_one_way();
         let of_statement = self.prepared.as_ref().and_then(|prepared| prepared.operation.clone());
         let named = self.command.name().map(str::to_owned);
         let operation = match self.command {
-            Command::QUERY => of_statement,
+            MySqlCommand::QUERY => of_statement,
             command if command.executes() => of_statement.or(named),
             _ => named,
         };
-        let changes_rows = operation.as_deref().is_some_and(changes_rows);
         let fields = &mut self.request.fields;
-        fields.extend(operation.map(|operation| (&OPERATION, FieldValue::Text(operation))));
+        fields.extend(operation.clone().map(|operation| (&OPERATION, FieldValue::Text(operation))));
         if let Some(prepared) = &self.prepared {
             fields.push((&QUERY, FieldValue::Statement(prepared.statement.clone())));
-            let batch = prepared.statements.filter(|number| *number > 1 && self.command == Command::QUERY);
+            let batch =
+                prepared.statements.filter(|number| *number > 1 && self.command == MySqlCommand::QUERY);
             fields.extend(batch.map(|number| (&BATCH, FieldValue::Number(number))));
         }
         fields.extend(self.statement.map(|id| (&PREPARED, FieldValue::Text(id.to_string()))));
@@ -209,12 +209,12 @@ impl OpenExchange {
         if let Some(mut response) = self.response {
             response.id = id;
             response.partial.lacks_end |= self.state != ResponseState::Done;
-            self.reply.finish(response, changes_rows, out);
+            self.reply.finish(response, operation.as_deref(), out);
         }
     }
 }
 
 /// Whether the number of changed rows says something, even if it is 0.
-fn changes_rows(operation: &str) -> bool {
+pub(super) fn changes_rows(operation: &str) -> bool {
     matches!(operation, "INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "LOAD" | "WITH")
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns the decoder of one connection. A command is an exchange with its response, whose end depends on the
 //! command ([`response`]). Whether the end of the columns has a packet of its own is known by what both ends
-//! agreed on, or by the packets themselves. Commands have no numbers: after a loss, pairs are only formed again
-//! when nothing is outstanding ([`IdleProof`]).
+//! agreed on, or by the packets themselves. Commands have no numbers: after a loss, pairs are only formed
+//! again when nothing is outstanding ([`IdleProof`]).
 
 mod client;
 mod exchange;
@@ -23,7 +23,7 @@ use super::database::{FIELDS, SYSTEM, overview};
 use super::{Decoder, Desync, Detect, Gap, GapCause, Hints, Input, Messages, Prefix, Protocol, Step};
 use crate::event::{Direction, Role};
 
-use exchange::{Cut, OpenExchange, PreparedText};
+use exchange::{ExchangeCut, OpenExchange, PreparedText};
 use packet::{Capabilities, PacketRest};
 
 /// The name in messages.
@@ -213,14 +213,14 @@ impl MySqlDecoder {
             if let Some(proof) = self.lost.as_mut().filter(|_| exchange.response.is_some()) {
                 proof.response(last);
             }
-            exchange.emit(Cut::Nothing, out);
+            exchange.emit(ExchangeCut::Nothing, out);
         }
     }
 
     /// Handles that it is no longer known what is outstanding: what waits is unpaired.
     fn lose(&mut self, out: &mut Messages) {
         for exchange in std::mem::take(&mut self.pending) {
-            exchange.emit(Cut::Unpaired, out);
+            exchange.emit(ExchangeCut::Unpaired, out);
         }
         self.long_data = None;
         let before = if self.pipelines { IdleProof::of_pipelining_client() } else { IdleProof::default() };
@@ -280,7 +280,7 @@ impl Decoder for MySqlDecoder {
     }
 
     fn end(&mut self, out: &mut Messages) {
-        let cut = if self.lost.is_none() { Cut::End } else { Cut::Unpaired };
+        let cut = if self.lost.is_none() { ExchangeCut::End } else { ExchangeCut::Unpaired };
         for exchange in std::mem::take(&mut self.pending) {
             exchange.emit(cut, out);
         }
@@ -296,7 +296,7 @@ impl Decoder for MySqlDecoder {
     fn under_way(&self, out: &mut Messages) {
         if self.lost.is_none() {
             for exchange in &self.pending {
-                exchange.clone().emit(Cut::End, out);
+                exchange.clone().emit(ExchangeCut::End, out);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What a response consists of, packet by packet.
 
-use super::exchange::Command;
+use super::exchange::MySqlCommand;
 use super::packet::{self, Capabilities, EOF_LENGTH, FULL};
 use crate::event::{FieldValue, Statement};
 use crate::protocol::database::{
@@ -50,16 +50,17 @@ pub(super) enum ResponseState {
 }
 
 impl ResponseState {
-    pub(super) fn of(command: Command) -> Self {
+    pub(super) fn of(command: MySqlCommand) -> Self {
         match command {
-            Command::Connect | Command::CHANGE_USER => Self::Authentication,
-            Command::FETCH => Self::Rows,
-            Command::STATISTICS => Self::Any,
-            Command::FIELD_LIST | Command::BINLOG_DUMP | Command::BINLOG_DUMP_GTID | Command::TABLE_DUMP => {
-                Self::Stream
-            }
+            MySqlCommand::Connect | MySqlCommand::CHANGE_USER => Self::Authentication,
+            MySqlCommand::FETCH => Self::Rows,
+            MySqlCommand::STATISTICS => Self::Any,
+            MySqlCommand::FIELD_LIST
+            | MySqlCommand::BINLOG_DUMP
+            | MySqlCommand::BINLOG_DUMP_GTID
+            | MySqlCommand::TABLE_DUMP => Self::Stream,
             _ if command.is_one_way() => Self::Done,
-            Command::Numbered(_) => Self::First,
+            MySqlCommand::Numbered(_) => Self::First,
         }
     }
 }
@@ -73,12 +74,12 @@ pub(super) struct ResponsePacket<'a> {
 
 /// What is known of the connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known {
+pub(super) struct KnownResponse {
     pub(super) capabilities: Option<Capabilities>,
     pub(super) deprecates_eof: Option<bool>,
 }
 
-impl Known {
+impl KnownResponse {
     fn has(self, capability: u64) -> bool {
         self.capabilities.is_some_and(|capabilities| capabilities.has(capability))
     }
@@ -101,7 +102,7 @@ pub(super) struct CommandReply {
     /// What the last packet said of the server.
     status: Option<u16>,
     pub(super) statement: Option<u32>,
-    /// What the packets show of [`Known::deprecates_eof`].
+    /// What the packets show of [`KnownResponse::deprecates_eof`].
     pub(super) deprecates_eof: Option<bool>,
     /// Whether the end of what was described may follow.
     pub(super) may_lack_end: bool,
@@ -122,9 +123,9 @@ impl CommandReply {
     pub(super) fn packet(
         &mut self,
         state: ResponseState,
-        command: Command,
+        command: MySqlCommand,
         packet: ResponsePacket<'_>,
-        known: Known,
+        known: KnownResponse,
     ) -> Option<ResponseState> {
         use ResponseState::{
             AfterColumns, Any, Authentication, Columns, Done, File, First, Prepared, PreparedEnd, Rows,
@@ -161,7 +162,7 @@ impl CommandReply {
             }
             PreparedEnd { columns: columns @ 1.. } => {
                 self.deprecates_eof = Some(true);
-                self.description(0, columns, Known { deprecates_eof: Some(true), ..known })
+                self.description(0, columns, KnownResponse { deprecates_eof: Some(true), ..known })
             }
             Stream => Some(if first == Some(0xfe) && packet.length < 9 { Done } else { Stream }),
             Any => Some(Done),
@@ -169,15 +170,21 @@ impl CommandReply {
         }
     }
 
-    fn first(&mut self, command: Command, packet: ResponsePacket<'_>, known: Known) -> Option<ResponseState> {
+    fn first(
+        &mut self,
+        command: MySqlCommand,
+        packet: ResponsePacket<'_>,
+        known: KnownResponse,
+    ) -> Option<ResponseState> {
         let (&first, rest) = packet.payload.split_first()?;
-        let has_results = command.executes() || matches!(command, Command::QUERY | Command::PROCESS_INFO);
+        let has_results =
+            command.executes() || matches!(command, MySqlCommand::QUERY | MySqlCommand::PROCESS_INFO);
         match first {
-            0 if command == Command::PREPARE => self.prepared(packet, known),
+            0 if command == MySqlCommand::PREPARE => self.prepared(packet, known),
             0 if !(has_results && known.has(Capabilities::OPTIONAL_METADATA) && packet.length < 7) => {
                 self.ok(packet.payload)
             }
-            0xfb if command == Command::QUERY => Some(ResponseState::File),
+            0xfb if command == MySqlCommand::QUERY => Some(ResponseState::File),
             0xfe if !has_results && packet.length == EOF_LENGTH => {
                 self.status = packet::u16_at(packet.payload, 3);
                 Some(ResponseState::Done)
@@ -202,7 +209,7 @@ impl CommandReply {
         }
     }
 
-    fn prepared(&mut self, packet: ResponsePacket<'_>, known: Known) -> Option<ResponseState> {
+    fn prepared(&mut self, packet: ResponsePacket<'_>, known: KnownResponse) -> Option<ResponseState> {
         self.statement = packet::u32_at(packet.payload, 1);
         let (columns, parameters) = (packet::u16_at(packet.payload, 5)?, packet::u16_at(packet.payload, 7)?);
         if known.has(Capabilities::OPTIONAL_METADATA) && packet.payload.get(12) == Some(&0) {
@@ -215,7 +222,7 @@ impl CommandReply {
     }
 
     /// Handles the description of a parameter or of a column of a prepared statement.
-    fn description(&mut self, parameters: u16, columns: u16, known: Known) -> Option<ResponseState> {
+    fn description(&mut self, parameters: u16, columns: u16, known: KnownResponse) -> Option<ResponseState> {
         let (parameters, columns, is_last) = match parameters {
             0 => (0, columns.checked_sub(1)?, columns == 1),
             _ => (parameters - 1, columns, parameters == 1),
@@ -276,8 +283,9 @@ impl CommandReply {
         Some(ResponseState::Done)
     }
 
-    /// Adds the response.
-    pub(super) fn finish(self, mut message: Message, changes_rows: bool, out: &mut Messages) {
+    /// Adds the response. `operation` is the first word of the statement that it answers.
+    pub(super) fn finish(self, mut message: Message, operation: Option<&str>, out: &mut Messages) {
+        let changes_rows = operation.is_some_and(super::exchange::changes_rows);
         message.partial.may_lack |= self.may_lack_end;
         let fields = &mut message.fields;
         fields.extend(self.rows.map(|rows| (&RETURNED_ROWS, FieldValue::Number(rows))));

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::exchange::{Command, NamespaceEffect, OpenExchange};
+use super::exchange::{MySqlCommand, NamespaceEffect, OpenExchange};
 use super::packet::{self, Capabilities, FULL, HEAD, PacketHead, PacketRest};
-use super::response::{Known, ResponsePacket, ResponseState};
+use super::response::{KnownResponse, ResponsePacket, ResponseState};
 use super::{MySqlDecoder, Reading};
 use crate::protocol::database::sql::Backslash;
 use crate::protocol::{Desync, Detect, Input, Messages, Step};
@@ -124,7 +124,7 @@ impl MySqlDecoder {
 
     /// Handles a packet of the response to the first command. Returns whether it can be one.
     fn response_packet(&mut self, head: PacketHead, packet: ResponsePacket<'_>, bounds: Bounds) -> bool {
-        let known = Known { capabilities: self.capabilities, deprecates_eof: self.deprecates_eof };
+        let known = KnownResponse { capabilities: self.capabilities, deprecates_eof: self.deprecates_eof };
         let continues = std::mem::replace(&mut self.backend.continues, head.length == FULL);
         let Some(open) = self.pending.front_mut() else { return false };
         if head.sequence != open.sequence {
@@ -145,7 +145,10 @@ impl MySqlDecoder {
     fn compression(&mut self, number: u64) -> Option<()> {
         let capabilities = self.capabilities?;
         let open = self.pending.front_mut().filter(|open| open.number == number)?;
-        if open.command != Command::Connect || open.state != ResponseState::Done || open.reply.has_error() {
+        if open.command != MySqlCommand::Connect
+            || open.state != ResponseState::Done
+            || open.reply.has_error()
+        {
             return None;
         }
         let name = if capabilities.has(Capabilities::COMPRESS) {
@@ -169,13 +172,13 @@ impl MySqlDecoder {
         {
             self.namespace.clone_from(name);
         }
-        if let (Command::PREPARE, Some(prepared)) = (exchange.command, &exchange.prepared)
+        if let (MySqlCommand::PREPARE, Some(prepared)) = (exchange.command, &exchange.prepared)
             && let Some(id) = exchange.reply.statement
         {
             self.statements.put(id, std::sync::Arc::clone(prepared));
             self.last_statement = Some(id);
         }
-        if matches!(exchange.command, Command::CHANGE_USER | Command::Numbered(0x1f)) {
+        if matches!(exchange.command, MySqlCommand::CHANGE_USER | MySqlCommand::Numbered(0x1f)) {
             self.statements.clear();
         }
     }

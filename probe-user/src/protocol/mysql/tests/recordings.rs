@@ -1,5 +1,5 @@
-//! Connections of real clients to MariaDB 10.11.19, as a proxy between them has recorded them: for each call a
-//! byte with the direction, the length in four bytes (little endian), and the data.
+//! Connections of real clients to MariaDB 10.11.19, as a proxy between them has recorded them: for each call
+//! a byte with the direction, the length in four bytes (little endian), and the data.
 
 use expect_test::{Expect, expect};
 
