@@ -20,23 +20,25 @@ fn ok(sequence: u8, affected: u64) -> Vec<u8> {
     packet(sequence, &[&[0, 0xfc][..], &number, &[0, 2, 0, 0, 0]].concat())
 }
 
+/// The capability of ending rows by an OK packet (`CLIENT_DEPRECATE_EOF`).
+const DEPRECATE_EOF: u32 = 1 << 24;
+
 /// A result with a column and so many rows.
-fn result(rows: u64, deprecates_eof: bool) -> Vec<u8> {
+fn result(rows: u64, flags: u32) -> Vec<u8> {
     let mut packets = vec![vec![1], [&b"\x03def"[..], &[0; 20]].concat()];
     let (end, last) = (vec![0xfe, 0, 0, 2, 0], vec![0xfe, 0, 0, 2, 0, 0, 0]);
-    if !deprecates_eof {
+    if flags == 0 {
         packets.push(end.clone());
     }
     packets.extend((0..rows).map(|_| b"\x01x".to_vec()));
-    packets.push(if deprecates_eof { last } else { end });
+    packets.push(if flags == 0 { end } else { last });
     let numbered = packets.iter().zip(1_u64..);
     numbered.flat_map(|(payload, number)| packet(u8::try_from(number % 256).unwrap(), payload)).collect()
 }
 
 /// The calls of a connection, which waits for each response.
-fn calls(rng: &mut TestRng, exchanges: u64, deprecates_eof: bool) -> Vec<Event> {
+fn calls(rng: &mut TestRng, exchanges: u64, flags: u32) -> Vec<Event> {
     let (up, down) = (Direction::Transmit, Direction::Receive);
-    let flags = if deprecates_eof { 1 << 24 } else { 0 };
     let mut events = vec![Event::Call(up, login(flags)), Event::Call(down, ok(2, 0))];
     for number in 1..=exchanges {
         if rng.below(4) == 0 {
@@ -44,7 +46,7 @@ fn calls(rng: &mut TestRng, exchanges: u64, deprecates_eof: bool) -> Vec<Event> 
         }
         let word = if rng.below(2) == 0 { "UPDATE" } else { "SELECT" };
         events.push(Event::Call(up, packet(0, format!("\x03{word} t{number}").as_bytes())));
-        let response = if word == "UPDATE" { ok(1, number) } else { result(number, deprecates_eof) };
+        let response = if word == "UPDATE" { ok(1, number) } else { result(number, flags) };
         let (one, other) = response.split_at(rng.below(response.len()));
         events.extend(
             [one, other].iter().filter(|part| !part.is_empty()).map(|part| Event::Call(down, part.to_vec())),
@@ -77,20 +79,20 @@ fn paired(messages: &[Message]) -> usize {
 
 #[test]
 fn rows_by_both_forms_of_their_end() {
-    for deprecates_eof in [false, true] {
-        let events = calls(&mut TestRng(7), 300, deprecates_eof);
+    for flags in [0, DEPRECATE_EOF] {
+        let events = calls(&mut TestRng(7), 300, flags);
         let (messages, conversation) = run(Conversation::new(ALL, client()), &events, usize::MAX);
         assert_eq!((paired(&messages), conversation.undecoded_bytes()), (301, 0));
     }
-    let events = calls(&mut TestRng(7), 20, false);
+    let events = calls(&mut TestRng(7), 20, 0);
     words(&client(), &events);
 }
 
 #[test]
 fn joined_at_every_call() {
     let mut rng = TestRng(0x2545_f491_4f6c_dd1d);
-    for deprecates_eof in [false, true] {
-        let events = calls(&mut rng, 40, deprecates_eof);
+    for flags in [0, DEPRECATE_EOF] {
+        let events = calls(&mut rng, 40, flags);
         for first in 2..events.len() {
             for hints in [joined(), Hints::default()] {
                 let rest = &events[first..];
@@ -107,7 +109,7 @@ fn joined_at_every_call() {
 
 #[test]
 fn a_gap_at_every_byte() {
-    let events = calls(&mut TestRng(0x0545_f491_4f6c_dd1d), 12, false);
+    let events = calls(&mut TestRng(0x0545_f491_4f6c_dd1d), 12, 0);
     for index in 0..events.len() {
         let Event::Call(direction, data) = &events[index] else { continue };
         for at in 0..data.len() {
@@ -170,7 +172,7 @@ fn detection() {
         (client(), b"\0\0\0\x08\x04\xd2\x16\x2f", b"", Detect::No),
         (client(), b"", b"220 mail.example ESMTP\r\n", Detect::No),
         (joined(), &select, &ok(1, 1), Detect::Yes),
-        (joined(), &select, &result(3, false), Detect::Yes),
+        (joined(), &select, &result(3, 0), Detect::Yes),
         (joined(), &select, b"", Detect::NeedMore),
         (joined(), &packet(0, b"\x03hello you"), &ok(1, 1), Detect::No),
         (joined(), b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", Detect::No),
