@@ -132,7 +132,7 @@ fn random_gaps() {
     let mut rng = TestRng(0x9e37_79b9_7f4a_7c15);
     let (mut all, mut found) = (0, 0);
     for case in 0..cases(1000) {
-        let mut events = calls(&mut rng, 30, case % 2 == 0);
+        let mut events = calls(&mut rng, 30, if case % 2 == 0 { DEPRECATE_EOF } else { 0 });
         for _ in 0..=rng.below(3) {
             let index = rng.below(events.len());
             let Event::Call(direction, data) = events[index].clone() else { continue };
