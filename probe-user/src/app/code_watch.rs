@@ -18,16 +18,10 @@ const PROCESSES: usize = 1 << 16;
 #[derive(Debug, Default)]
 pub(super) struct CodeWatch(BTreeMap<u32, Watched>);
 
-/// After how long a process is inspected once more that has made no memory since: it may move a copy to where
-/// its code was only then, which no event reports.
-const SETTLED: Duration = Duration::from_secs(1);
-
 #[derive(Clone, Copy, Debug)]
 struct Watched {
     delay: Duration,
-    /// Whether it has made memory since it was inspected.
-    has_changed: bool,
-    /// When it is to be inspected. None if there is no reason to.
+    /// When it is to be inspected. None if it has made no memory since it was.
     due: Option<Instant>,
 }
 
@@ -37,8 +31,7 @@ impl CodeWatch {
         if self.0.len() >= PROCESSES && !self.0.contains_key(&pid) {
             return;
         }
-        let watched = self.0.entry(pid).or_insert(Watched { delay: FIRST, has_changed: false, due: None });
-        watched.has_changed = true;
+        let watched = self.0.entry(pid).or_insert(Watched { delay: FIRST, due: None });
         if watched.due.is_none() {
             watched.due = Some(now + watched.delay);
             watched.delay = (watched.delay * 2).min(LONGEST);
@@ -56,10 +49,6 @@ impl CodeWatch {
         let due = self.0.iter_mut().filter(|(_, watched)| is_due(watched));
         due.map(|(pid, watched)| {
             watched.due = None;
-            if std::mem::take(&mut watched.has_changed) {
-                watched.due = Some(now + watched.delay.max(SETTLED));
-                watched.delay = (watched.delay * 2).min(LONGEST);
-            }
             *pid
         })
         .collect()
@@ -77,10 +66,8 @@ mod tests {
         watch.changed(7, start + FIRST / 2);
         assert!(watch.take_due(start + FIRST / 2).is_empty());
         assert_eq!(watch.take_due(start + FIRST), [7]);
-        assert!(watch.take_due(start + FIRST + SETTLED / 2).is_empty());
-        assert_eq!(watch.take_due(start + FIRST + SETTLED), [7], "it may have moved its copy");
         assert!(watch.take_due(start + LONGEST).is_empty(), "nothing has changed since");
-        let mut now = start + LONGEST;
+        let mut now = start + FIRST;
         let mut inspections = 0;
         // Memory is made every millisecond for a minute.
         for _ in 0..60_000 {
